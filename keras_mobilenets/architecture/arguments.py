@@ -1,0 +1,196 @@
+"""Checks of the arguments that `build`, `cost` and the command line share.
+
+Every check returns the accepted value or raises a ValueError that names the
+argument, what was received, what is accepted and the fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+from keras_mobilenets.architecture.tables import NETWORKS
+
+NATIVE_RESOLUTION = 224  # pixels at rho = 1, both papers
+MIN_RESOLUTION = 32  # the networks halve their input five times
+
+COMMON_VARIANTS = ("output_stride", "activation")
+VARIANTS = {
+    "mobilenet_v1": ("shallow", "separable", *COMMON_VARIANTS),
+    "mobilenet_v2": ("expansion", "linear_bottleneck", "shortcut", *COMMON_VARIANTS),
+}
+
+# What other libraries call our arguments, or call by the name of our arguments.
+FOREIGN = {
+    "depth_multiplier": "use alpha (width) or rho (resolution)",
+    "width_mult": "use alpha",
+    "width_multiplier": "use alpha",
+    "widen_factor": "use alpha",
+    "input_shape": "use resolution (pixels of a side; the input has three channels)",
+    "input_size": "use resolution (pixels of a side)",
+    "image_size": "use resolution (pixels of a side)",
+    "input_tensor": "call the model on your tensor instead: build(...)(tensor)",
+    "num_classes": "use classes",
+    "n_classes": "use classes",
+    "dropout_rate": "use dropout",
+    "pretrained": 'use weights="imagenet"',
+    "model_name": "use name",
+}
+
+
+def suggest(word: Any, known: Iterable[str]) -> str:
+    """'; did you mean X?' where one of `known` is near, else an empty string."""
+    near = difflib.get_close_matches(str(word).lower(), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def check_choice(argument: str, value: Any, accepted: Iterable[Any]) -> Any:
+    """`value`, if it is one of `accepted`."""
+    accepted = tuple(accepted)
+    if not isinstance(value, bool) and value in accepted:
+        return value
+    listed = ", ".join(repr(a) for a in accepted)
+    hint = suggest(value, [a for a in accepted if isinstance(a, str)])
+    raise ValueError(f"{argument} must be one of {listed}; got {value!r}{hint}")
+
+
+def check_name(name: Any) -> str:
+    """A known network name; a near miss is answered with the nearest one."""
+    return check_choice("name", name, NETWORKS)
+
+
+def _is_real(value: Any) -> bool:
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def check_number(
+    argument: str, value: Any, *, low: float, open_low: bool = False, fix: str = ""
+) -> float:
+    """A finite real number that is at least (`open_low`: above) `low`."""
+    bound = f"above {low:g}" if open_low else f"of at least {low:g}"
+    if not _is_real(value) or value < low or (open_low and value == low):
+        raise ValueError(
+            f"{argument} must be a finite number {bound}; got {value!r}"
+            + (f"; {fix}" if fix else "")
+        )
+    return float(value)
+
+
+def check_integer(argument: str, value: Any, *, low: int, fix: str = "") -> int:
+    """A whole number of at least `low`."""
+    if not _is_real(value) or value != int(value) or value < low:
+        raise ValueError(
+            f"{argument} must be a whole number of at least {low}; got {value!r}"
+            + (f"; {fix}" if fix else "")
+        )
+    return int(value)
+
+
+def check_flag(argument: str, value: Any) -> bool:
+    """True or False, nothing that merely looks like one."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{argument} must be True or False; got {value!r}")
+    return value
+
+
+def check_alpha(alpha: Any) -> float:
+    """The width multiplier: a finite number above 0."""
+    return check_number(
+        "alpha",
+        alpha,
+        low=0,
+        open_low=True,
+        fix="the papers use 0.25 to 1.0 (V1) and 0.35 to 1.4 (V2)",
+    )
+
+
+def check_resolution(rho: Any, resolution: Any) -> int:
+    """The input side in pixels, from at most one of `rho` and `resolution`.
+
+    >>> check_resolution(0.857, None), check_resolution(None, None)
+    (192, 224)
+    """
+    if rho is not None and resolution is not None:
+        raise ValueError(
+            f"give rho or resolution, not both; got rho={rho!r} and "
+            f"resolution={resolution!r} (rho = resolution / {NATIVE_RESOLUTION})"
+        )
+    if rho is None and resolution is None:
+        return NATIVE_RESOLUTION
+    if rho is not None:
+        value = check_number(
+            "rho",
+            rho,
+            low=0,
+            open_low=True,
+            fix=f"rho is resolution / {NATIVE_RESOLUTION}, such as 0.857 for 192",
+        )
+        pixels = round(value * NATIVE_RESOLUTION)
+        if pixels < MIN_RESOLUTION:
+            raise ValueError(
+                f"rho must be at least {MIN_RESOLUTION / NATIVE_RESOLUTION:.3f} "
+                f"({MIN_RESOLUTION} pixels; the network halves its input five "
+                f"times); got {rho!r}, which is {pixels} pixels"
+            )
+        return pixels
+    return check_integer(
+        "resolution",
+        resolution,
+        low=MIN_RESOLUTION,
+        fix="it is the input side in pixels, and the network halves it five times",
+    )
+
+
+def check_classes(classes: Any) -> int:
+    """The number of classes: a whole number of at least 1."""
+    return check_integer(
+        "classes", classes, low=1, fix="use include_top=False for features"
+    )
+
+
+def check_known(where: str, given: Iterable[str], accepted: Iterable[str]) -> None:
+    """Reject argument names that are not in `accepted`."""
+    accepted = tuple(accepted)
+    for argument in given:
+        if argument in accepted:
+            continue
+        if argument in FOREIGN:
+            raise ValueError(
+                f"{where} has no argument {argument!r}; {FOREIGN[argument]}"
+            )
+        raise ValueError(
+            f"{where} has no argument {argument!r}{suggest(argument, accepted)} "
+            f"(accepted: {', '.join(accepted)})"
+        )
+
+
+def check_variant(name: str, variant: dict[str, Any]) -> dict[str, Any]:
+    """The variations of network `name`, each of the right type."""
+    other = next(n for n in VARIANTS if n != name)
+    for argument in variant:
+        if argument in VARIANTS[other] and argument not in VARIANTS[name]:
+            raise ValueError(
+                f"{argument} is a variation of {other}; got name={name!r}, whose "
+                f"variations are {', '.join(VARIANTS[name])}"
+            )
+    checks = {
+        "shallow": lambda v: check_flag("shallow", v),
+        "separable": lambda v: check_flag("separable", v),
+        "linear_bottleneck": lambda v: check_flag("linear_bottleneck", v),
+        "expansion": lambda v: check_number("expansion", v, low=1),
+        "shortcut": lambda v: check_choice(
+            "shortcut", v, ("bottleneck", "expansion", "none")
+        ),
+        "activation": lambda v: check_choice("activation", v, ("relu6", "relu")),
+        "output_stride": lambda v: check_choice(
+            "output_stride", v, (None, 2, 4, 8, 16, 32)
+        ),
+    }
+    return {argument: checks[argument](value) for argument, value in variant.items()}

@@ -1,0 +1,140 @@
+"""Parameters, mult-adds and activation memory, counted from the plan.
+
+Conventions are the papers': a mult-add (MAdd, MAC) is one multiplication with
+its addition; convolutions and the classifier count, batch norm, bias,
+activation, shortcut and pooling do not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from keras_mobilenets.architecture.plan import IMAGE, Layer, make_plan
+
+
+class LayerCost(NamedTuple):
+    """The cost of one layer of the plan, its batch norm included."""
+
+    layer: Layer
+    macs: int
+    params: int
+    trainable_params: int
+    memory: int  # bytes of all activations that are alive while it runs, batch 1
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+
+class Cost(NamedTuple):
+    """What a network costs.
+
+    `params` counts every variable, as Keras does; `trainable_params` leaves out
+    the moving statistics. `peak_memory` is the activation memory of the largest
+    step in bytes: the input, output and any waiting shortcut of one layer, for
+    one image, at `bytes_per_element`; batch norm and activation run in place.
+    """
+
+    params: int
+    trainable_params: int
+    macs: int
+    peak_memory: int
+    bytes_per_element: int
+    layers: tuple[LayerCost, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        rows = [
+            {
+                "name": row.name,
+                "kind": row.layer.kind,
+                "size_out": row.layer.size_out,
+                "channels_out": row.layer.channels_out,
+                "macs": row.macs,
+                "params": row.params,
+                "memory": row.memory,
+            }
+            for row in self.layers
+        ]
+        return {**self._asdict(), "layers": rows}
+
+
+def _weights(layer: Layer) -> int:
+    per_output = {
+        "conv": layer.kernel**2 * layer.channels_in,
+        "depthwise": layer.kernel**2,
+        "dense": layer.channels_in,
+    }
+    return per_output.get(layer.kind, 0) * layer.channels_out
+
+
+def _live_elements(plan: tuple[Layer, ...]) -> list[int]:
+    """Elements of all tensors that exist while each layer of the plan runs."""
+    last_use = {source: layer.name for layer in plan for source in layer.inputs}
+    alive = {IMAGE: plan[0].size_in ** 2 * plan[0].channels_in}
+    elements = []
+    for layer in plan:
+        alive[layer.name] = layer.size_out**2 * layer.channels_out
+        elements.append(sum(alive.values()))
+        for source in layer.inputs:
+            if last_use[source] == layer.name:
+                del alive[source]
+    return elements
+
+
+def plan_cost(plan: tuple[Layer, ...], bytes_per_element: int = 4) -> Cost:
+    """The cost of a plan; see `cost`."""
+    rows = []
+    for layer, elements in zip(plan, _live_elements(plan), strict=True):
+        weights = _weights(layer)
+        bias = layer.channels_out if layer.kind == "dense" else 0
+        scale_and_shift = 2 * layer.channels_out if layer.batch_norm else 0
+        trainable = weights + bias + scale_and_shift
+        rows.append(
+            LayerCost(
+                layer,
+                macs=weights * layer.size_out**2,
+                params=trainable + scale_and_shift,  # as many moving statistics
+                trainable_params=trainable,
+                memory=elements * bytes_per_element,
+            )
+        )
+    return Cost(
+        params=sum(row.params for row in rows),
+        trainable_params=sum(row.trainable_params for row in rows),
+        macs=sum(row.macs for row in rows),
+        peak_memory=max(row.memory for row in rows),
+        bytes_per_element=bytes_per_element,
+        layers=tuple(rows),
+    )
+
+
+def cost(
+    name: str = "mobilenet_v2",
+    *,
+    alpha: float = 1.0,
+    rho: float | None = None,
+    resolution: int | None = None,
+    include_top: bool = True,
+    classes: int = 1000,
+    bytes_per_element: int = 4,
+    **variant: Any,
+) -> Cost:
+    """What a network costs, without building it and without TensorFlow.
+
+    Arguments are those of `build`; `bytes_per_element` (default 4, float32) is
+    the size of one activation. Raises the same ValueErrors as `build`.
+
+    >>> cost("mobilenet_v2", alpha=1.0, classes=1001).macs
+    300775552
+    """
+    plan = make_plan(
+        name,
+        alpha=alpha,
+        rho=rho,
+        resolution=resolution,
+        include_top=include_top,
+        classes=classes,
+        **variant,
+    )
+    return plan_cost(plan, bytes_per_element)
