@@ -5,7 +5,7 @@ that needs it does (PEP 562).
 
 >>> import keras_mobilenets as km
 >>> km.cost("mobilenet_v2", alpha=0.5, resolution=160).macs
-50184960
+50184000
 """
 
 from __future__ import annotations
