@@ -1,0 +1,4 @@
+"""Data: sources (digits, TFDS, folders) to tf.data batches as the papers prepare."""
+
+from keras_mobilenets.data.sources import Splits as Splits
+from keras_mobilenets.data.sources import load_data as load_data

@@ -1,0 +1,110 @@
+"""scikit-learn's handwritten digits as a TFDS dataset that needs no download.
+
+1,797 grey images of 8x8 pixels: the test part of UCI's "Optical Recognition of
+Handwritten Digits" (E. Alpaydin, C. Kaynak, 1998).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import tqdm_utils
+
+EVERY = 10  # of each class, one image in ten goes to validation, one to test
+
+
+# Not registered: `tfds.builder` needs no registration once the data is prepared,
+# and a registered name could clash with another package's, or on re-import.
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """The digits: uint8 [8, 8, 1], 0..16 scaled to 0..255, labels "0" to "9".
+
+    Splits: train 1,437, validation 180 and test 180 images. Within each class, in
+    scikit-learn's order, images 0, 10, 20... are the test split and 5, 15, 25...
+    the validation split, so the splits never change and are stratified.
+
+    >>> Digits(data_dir="data").download_and_prepare()
+    """
+
+    name = "digits"
+    VERSION = tfds.core.Version("1.0.0")
+    url_infos: ClassVar[dict] = {}  # no downloads, so no checksums to look for
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Handwritten digits that scikit-learn ships.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(8, 8, 1)),
+                    "label": tfds.features.ClassLabel(
+                        names=[str(digit) for digit in range(10)]
+                    ),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="https://archive.ics.uci.edu/dataset/80",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        from sklearn.datasets import load_digits  # slow to import, used once
+
+        data = load_digits()
+        images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+        rank = np.empty(len(images), int)  # of an image within its class
+        for digit in range(10):
+            members = np.flatnonzero(data.target == digit)
+            rank[members] = np.arange(len(members)) % EVERY
+        test, validation = rank == 0, rank == EVERY // 2
+        return {
+            split: self._generate_examples(images, data.target, np.flatnonzero(chosen))
+            for split, chosen in (
+                ("train", ~test & ~validation),
+                ("validation", validation),
+                ("test", test),
+            )
+        }
+
+    def _generate_examples(
+        self, images: np.ndarray, labels: np.ndarray, indices: np.ndarray
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index in indices.tolist():
+            yield index, {"image": images[index], "label": int(labels[index])}
+
+
+def prepared_digits(data_dir: str | os.PathLike | None = None) -> Digits:
+    """The builder of the digits, prepared in TFDS's `data_dir` if they are not yet.
+
+    Takes about a second the first time; prints nothing; no network. Processes may
+    call it at the same time: each writes beside and renames, and the first wins.
+
+    >>> prepared_digits().as_dataset(split="train")
+    """
+    builder = Digits(data_dir=data_dir)
+    if builder.is_prepared():
+        return builder
+    try:
+        with _quiet():
+            builder.download_and_prepare()
+    except Exception:
+        if not Digits(data_dir=data_dir).is_prepared():
+            raise
+    return Digits(data_dir=data_dir)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without TFDS's progress bars and messages."""
+    active = getattr(tqdm_utils, "_active", True)  # there is no public getter
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        if active:
+            tfds.enable_progress_bar()

@@ -1,0 +1,207 @@
+"""The papers' preprocessing: slim's inception_preprocessing, on one image.
+
+Every function is pure and works eagerly and inside `tf.data.Dataset.map`. Random
+ones take a seed, an integer tensor of shape [2]: the same seed gives the same
+result. Images are [height, width, channels]; "unit" images are float32 in [0, 1].
+
+Source: tensorflow/models, research/slim/preprocessing/inception_preprocessing.py.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from keras_mobilenets.recipe import Recipe
+
+CROP_ATTEMPTS = 100  # draws before the whole image is taken
+BRIGHTNESS = 32 / 255  # largest shift
+HUE = 0.2  # largest rotation
+SATURATION = CONTRAST = (0.5, 1.5)  # factors
+
+
+def three_channels(image: tf.Tensor) -> tf.Tensor:
+    """Grey or RGBA to RGB: grey is repeated, alpha is dropped.
+
+    The number of channels must be known. ValueError if it is not 1, 3 or 4.
+
+    >>> three_channels(tf.zeros([8, 8, 1])).shape
+    TensorShape([8, 8, 3])
+    """
+    channels = image.shape[-1]
+    if channels == 3:
+        return image
+    if channels == 1:
+        return tf.image.grayscale_to_rgb(image)
+    if channels == 4:
+        return image[..., :3]
+    raise ValueError(
+        f"image must have 1 (grey), 3 (RGB) or 4 (RGBA) channels; got shape "
+        f"{image.shape}"
+    )
+
+
+def to_unit(image: tf.Tensor) -> tf.Tensor:
+    """uint8 in 0..255 to float32 in [0, 1]; a float image passes as it is."""
+    return tf.image.convert_image_dtype(image, tf.float32)
+
+
+def to_signed(image: tf.Tensor) -> tf.Tensor:
+    """[0, 1] to the networks' input range [-1, 1]."""
+    return (image - 0.5) * 2.0
+
+
+def crop_box(
+    shape: tf.Tensor,
+    seed: tf.Tensor,
+    area: tuple[float, float] = (0.05, 1.0),
+    aspect: tuple[float, float] = (0.75, 1.33),
+    min_covered: float = 0.1,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where to crop for training: (begin, size), for `tf.slice`, int32 [3] each.
+
+    `area` is the crop's share of the image, `aspect` its width / height. The object
+    of which a crop must cover at least `min_covered` is the whole image, as slim
+    passes no boxes; so no crop is smaller than that share, and the default area is
+    in effect [0.1, 1]. The sampler is uniform in height, not in area. After
+    `CROP_ATTEMPTS` draws without a fit the whole image is taken.
+
+    >>> begin, size = crop_box(tf.constant([400, 500, 3]), tf.constant([0, 7]))
+    """
+    whole = tf.constant([[[0.0, 0.0, 1.0, 1.0]]])
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        shape,
+        bounding_boxes=whole,
+        seed=seed,
+        min_object_covered=min_covered,
+        aspect_ratio_range=aspect,
+        area_range=area,
+        max_attempts=CROP_ATTEMPTS,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return begin, size
+
+
+def distorted_crop(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
+    """The recipe's random crop of an image; the image itself if it crops none."""
+    if recipe.crop_area is None:
+        return image
+    begin, size = crop_box(
+        tf.shape(image),
+        seed,
+        recipe.crop_area,
+        recipe.crop_aspect,
+        recipe.crop_min_covered,
+    )
+    channels = image.shape[-1]
+    image = tf.slice(image, begin, size)
+    image.set_shape([None, None, channels])
+    return image
+
+
+def central_crop(image: tf.Tensor, fraction: float | None) -> tf.Tensor:
+    """The middle of an image: `fraction` of each side (not of the area); or all.
+
+    >>> central_crop(tf.zeros([500, 400, 3]), 0.875).shape
+    TensorShape([438, 350, 3])
+    """
+    return image if fraction is None else tf.image.central_crop(image, fraction)
+
+
+def resize(image: tf.Tensor, resolution: int, kernel: str = "tf1") -> tf.Tensor:
+    """Bilinear resize to a square of `resolution` pixels, without antialiasing.
+
+    The image's aspect ratio is not kept. `kernel` is "tf1", whose samples start at
+    the first pixel's centre (8 pixels to 4 take 0, 2, 4, 6), or "half_pixel", whose
+    samples sit in the middle (0.5, 2.5, 4.5, 6.5). Returns float32 values in the
+    range of the input.
+    """
+    return tf.raw_ops.ResizeBilinear(
+        images=image[tf.newaxis],
+        size=[resolution, resolution],
+        align_corners=False,
+        half_pixel_centers=kernel == "half_pixel",
+    )[0]
+
+
+def distort_color(
+    image: tf.Tensor, seed: tf.Tensor, mode: str | None = "fast"
+) -> tf.Tensor:
+    """Random colours for a unit RGB image, clipped to [0, 1] again.
+
+    "fast" changes brightness, then saturation; "full" also hue and contrast, in one
+    of slim's four orders, drawn at random; None changes nothing.
+    """
+    if mode is None:
+        return image
+    seeds = tf.random.split(seed, 5)
+
+    def brightness(x):
+        return tf.image.stateless_random_brightness(x, BRIGHTNESS, seeds[0])
+
+    def saturation(x):
+        return tf.image.stateless_random_saturation(x, *SATURATION, seeds[1])
+
+    def hue(x):
+        return tf.image.stateless_random_hue(x, HUE, seeds[2])
+
+    def contrast(x):
+        return tf.image.stateless_random_contrast(x, *CONTRAST, seeds[3])
+
+    def in_order(*steps):
+        def apply():
+            x = image
+            for step in steps:
+                x = step(x)
+            return x
+
+        return apply
+
+    if mode == "fast":
+        image = in_order(brightness, saturation)()
+    else:
+        orders = (
+            in_order(brightness, saturation, hue, contrast),
+            in_order(saturation, brightness, contrast, hue),
+            in_order(contrast, hue, brightness, saturation),
+            in_order(hue, saturation, contrast, brightness),
+        )
+        drawn = tf.random.stateless_uniform(
+            [], seeds[4], maxval=len(orders), dtype=tf.int32
+        )
+        image = tf.switch_case(drawn, orders)
+    return tf.clip_by_value(image, 0.0, 1.0)
+
+
+def train_image(
+    image: tf.Tensor, seed: tf.Tensor, resolution: int, recipe: Recipe
+) -> tf.Tensor:
+    """One training image: crop, resize, flip, colour, in slim's order.
+
+    `image` is uint8 [h, w, 1, 3 or 4]; returns float32 [resolution, resolution, 3]
+    in [-1, 1]. `seed` of shape [2] decides everything random.
+
+    >>> train_image(image, tf.constant([seed, index]), 224, recipes["slim_v2"])
+    """
+    seeds = tf.random.split(seed, 3)
+    image = distorted_crop(three_channels(image), seeds[0], recipe)
+    image = resize(to_unit(image), resolution, recipe.resize)
+    if recipe.flip:
+        image = tf.image.stateless_random_flip_left_right(image, seeds[1])
+    image = distort_color(image, seeds[2], recipe.color)
+    image = to_signed(image)
+    image.set_shape([resolution, resolution, 3])
+    return image
+
+
+def eval_image(image: tf.Tensor, resolution: int, recipe: Recipe) -> tf.Tensor:
+    """One image to evaluate: central crop and resize, nothing random.
+
+    `image` is uint8 [h, w, 1, 3 or 4]; returns float32 [resolution, resolution, 3]
+    in [-1, 1].
+
+    >>> eval_image(image, 224, recipes["slim_v2"])
+    """
+    image = central_crop(three_channels(image), recipe.eval_crop)
+    image = to_signed(resize(to_unit(image), resolution, recipe.resize))
+    image.set_shape([resolution, resolution, 3])
+    return image
