@@ -24,7 +24,7 @@ EVERY = 10  # of each class, one image in ten goes to validation, one to test
 class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """The digits: uint8 [8, 8, 1], 0..16 scaled to 0..255, labels "0" to "9".
 
-    Splits: train 1,437, validation 180 and test 180 images. Within each class, in
+    Splits: train 1,433, validation 179 and test 185 images. Within each class, in
     scikit-learn's order, images 0, 10, 20... are the test split and 5, 15, 25...
     the validation split, so the splits never change and are stratified.
 

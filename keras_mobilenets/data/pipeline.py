@@ -71,7 +71,8 @@ def training_batches(
         # function's graph is unset, so that the order depends on ours alone.
         tf.compat.v1.get_default_graph().seed = None
         key = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
-        examples = stored.shuffle(buffer, key[0], reshuffle_each_iteration=False)
+        order = tf.random.stateless_uniform([], key, minval=None, dtype=tf.int64)
+        examples = stored.shuffle(buffer, order, reshuffle_each_iteration=False)
         return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(key).repeat(), examples)
 
     def example(key, indexed):
