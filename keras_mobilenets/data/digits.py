@@ -82,6 +82,7 @@ def prepared_digits(data_dir: str | os.PathLike | None = None) -> Digits:
 
     Takes about a second the first time; prints nothing; no network. Processes may
     call it at the same time: each writes beside and renames, and the first wins.
+    ValueError if the directory cannot be written.
 
     >>> prepared_digits().as_dataset(split="train")
     """
@@ -91,9 +92,13 @@ def prepared_digits(data_dir: str | os.PathLike | None = None) -> Digits:
     try:
         with _quiet():
             builder.download_and_prepare()
-    except Exception:
+    except Exception as error:
         if not Digits(data_dir=data_dir).is_prepared():
-            raise
+            raise ValueError(
+                "data_dir must be a folder that can be written; got "
+                f"{os.fspath(data_dir) if data_dir else str(builder.data_path)!r} "
+                f"({error})"
+            ) from error
     return Digits(data_dir=data_dir)
 
 

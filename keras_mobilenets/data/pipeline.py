@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -34,6 +35,15 @@ class Part:
     decode: Callable[[tf.Tensor], tf.Tensor]
 
 
+class Source(NamedTuple):
+    """What a source of images gives: three parts, and the names of the classes."""
+
+    train: Part
+    validation: Part
+    test: Part
+    classes: tuple[str, ...]
+
+
 class Epochs:
     """The number of the epoch that the next pass over the training data will be.
 
@@ -46,9 +56,11 @@ class Epochs:
         self._counting = True
 
     def set(self, epoch: int) -> None:
+        """Every pass that begins from now on is `epoch`."""
         self._next, self._counting = epoch, False
 
     def take(self) -> np.int64:
+        """The epoch of a pass that begins now."""
         epoch = self._next
         self._next += self._counting
         return np.int64(epoch)
@@ -57,7 +69,7 @@ class Epochs:
 def training_batches(
     part: Part, resolution: int, batch_size: int, recipe: Recipe, seed: int, shift: int
 ) -> tuple[tf.data.Dataset, Epochs]:
-    """Endless variety, one epoch a pass: full, shuffled, augmented batches.
+    """Full, shuffled, augmented batches; a pass over them is one epoch.
 
     Gives (float32 [batch_size, resolution, resolution, 3], int64 [batch_size]) and
     the epoch counter. `shift` is added to the labels.

@@ -2,31 +2,121 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_mobilenets.data.pipeline import Part
+from keras_mobilenets.data.pipeline import MEMORY_BUDGET, Part, Source
 
 
-def prepared_source(
-    builder: tfds.core.DatasetBuilder,
-) -> tuple[dict[str, Part], tuple[str, ...]]:
-    """The parts train, validation, test of a prepared builder, and its classes."""
-    features = builder.info.features
-    parts = {name: _part(builder, name) for name in ("train", "validation", "test")}
-    return parts, tuple(features["label"].names)
+def tfds_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
+    """The source that TFDS knows as `name`, downloaded and prepared if need be.
+
+    `data_dir` is TFDS's; None means its default. ValueError if TFDS has no such
+    dataset, if it cannot be prepared, or if it does not classify images.
+
+    >>> tfds_source("oxford_flowers102").classes[0]
+    'pink primrose'
+    """
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        raise ValueError(_unknown(name)) from error
+    except ValueError as error:  # not of the form name/config:version, or no config
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"source must be 'digits', a TFDS name or a folder; got {name!r} ({reason})"
+        ) from error
+    if not builder.is_prepared():
+        try:
+            builder.download_and_prepare()
+        except Exception as error:
+            raise ValueError(
+                f"source {name!r} is not prepared in {str(builder.data_path)!r} and "
+                f"could not be ({type(error).__name__}: {error}); run `tfds build "
+                f"{name}` where its data can be had, then give that data_dir"
+            ) from error
+    return builder_source(builder)
+
+
+def _unknown(name: str) -> str:
+    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+    near = difflib.get_close_matches(name.split("/")[0], known, n=1, cutoff=0.5)
+    return (
+        f"source must be 'digits', a TFDS name or a folder; got {name!r}, which TFDS "
+        "does not know and which is no folder here"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+    )
+
+
+def builder_source(builder: tfds.core.DatasetBuilder) -> Source:
+    """The source in a prepared builder.
+
+    Splits keep their names. Where the dataset lacks some (a test split without
+    labels, as ImageNet's, counts as lacking):
+
+    - no validation and no test: the last two tenths of train, one for each;
+    - no validation: the last tenth of train;
+    - no test: the validation images are the test images.
+
+    ValueError if the dataset has no `train` split or no `image` and `label`.
+    """
+    name, features = builder.info.name, builder.info.features
+    image, label = (features.get(key) for key in ("image", "label"))
+    if not (
+        isinstance(image, tfds.features.Image)
+        and isinstance(label, tfds.features.ClassLabel)
+    ):
+        raise ValueError(
+            "source must have an image and a class label for each example; TFDS's "
+            f"{name!r} has {', '.join(features)}"
+        )
+    splits = builder.info.splits
+    if "train" not in splits:
+        raise ValueError(
+            f"source must have a train split; TFDS's {name!r} has {', '.join(splits)}"
+        )
+    validation = next((n for n in ("validation", "valid", "val") if n in splits), None)
+    test = "test" if "test" in splits and _labelled(builder, "test") else None
+    if validation:
+        chosen = ("train", validation, test or validation)
+    elif test:
+        chosen = ("train[:90%]", "train[90%:]", test)
+    else:
+        chosen = ("train[:80%]", "train[80%:90%]", "train[90%:]")
+    return Source(*(_part(builder, split) for split in chosen), tuple(label.names))
+
+
+def _labelled(builder: tfds.core.DatasetBuilder, split: str) -> bool:
+    examples = builder.as_dataset(
+        split=f"{split}[:1]", decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    return all(int(example["label"]) >= 0 for example in examples)
 
 
 def _part(builder: tfds.core.DatasetBuilder, split: str) -> Part:
-    shape = builder.info.features["image"].shape
+    """A split: stored as pixels where all of it fits in memory, else as encoded."""
+    count = builder.info.splits[split].num_examples
+    if not count:
+        raise ValueError(
+            f"source must have images in every split; TFDS's {builder.info.name!r} "
+            f"has none in {split}"
+        )
+    image = builder.info.features["image"]
+    pixels = tf.TensorShape(image.shape).num_elements()  # None where sizes differ
+    decoded = pixels is not None and count * pixels <= MEMORY_BUDGET
+    whole = builder.info.splits[split.split("[")[0]]
     examples = builder.as_dataset(
         split=split,
-        shuffle_files=False,
-        read_config=tfds.ReadConfig(try_autocache=False),
+        shuffle_files=False,  # the pipeline shuffles
+        decoders=None if decoded else {"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(try_autocache=False),  # the pipeline caches
     ).map(lambda example: (example["image"], example["label"]))
     return Part(
         examples,
-        builder.info.splits[split].num_examples,
-        shape[0] * shape[1] * shape[2],
-        tf.identity,
+        count,
+        pixels if decoded else max(1, whole.num_bytes // whole.num_examples),
+        tf.identity if decoded else image.decode_example,
     )
