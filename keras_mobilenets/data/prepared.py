@@ -63,7 +63,7 @@ def builder_source(builder: tfds.core.DatasetBuilder) -> Source:
 
     ValueError if the dataset has no `train` split or no `image` and `label`.
     """
-    name, features = builder.info.name, builder.info.features
+    name, features = builder.info.name, dict(builder.info.features.items())
     image, label = (features.get(key) for key in ("image", "label"))
     if not (
         isinstance(image, tfds.features.Image)
