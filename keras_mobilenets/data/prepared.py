@@ -33,9 +33,10 @@ def tfds_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
         try:
             builder.download_and_prepare()
         except Exception as error:
+            reason = " ".join(str(error).split())
             raise ValueError(
                 f"source {name!r} is not prepared in {str(builder.data_path)!r} and "
-                f"could not be ({type(error).__name__}: {error}); run `tfds build "
+                f"could not be ({type(error).__name__}: {reason}); run `tfds build "
                 f"{name}` where its data can be had, then give that data_dir"
             ) from error
     return builder_source(builder)

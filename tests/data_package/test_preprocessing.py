@@ -1,0 +1,262 @@
+"""Preprocessing against slim's, eagerly and inside tf.data."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_mobilenets.data import preprocessing as pre
+from keras_mobilenets.recipe import recipes
+
+SLIM = recipes["slim_v2"]
+FULL = SLIM.replace(color="full")
+QUICK = recipes["quick"]
+
+
+def seed(number=0):
+    return tf.constant([11, number], tf.int64)
+
+
+def photo(height=50, width=40, channels=3):
+    values = np.random.default_rng(3).integers(0, 256, (height, width, channels))
+    return tf.constant(values, tf.uint8)
+
+
+def in_dataset(function, image, number=0):
+    """What a function of (image, seed) gives inside tf.data, shapes unknown."""
+    channels = image.shape[-1]
+
+    def apply(image, number):
+        image = tf.ensure_shape(image, [None, None, channels])
+        return function(image, tf.stack([tf.constant(11, tf.int64), number]))
+
+    dataset = tf.data.Dataset.from_generator(
+        lambda: [(image, number)],
+        output_signature=(
+            tf.TensorSpec([None, None, None], image.dtype),
+            tf.TensorSpec([], tf.int64),
+        ),
+    ).map(apply)
+    return next(iter(dataset))
+
+
+# The area and aspect ratio of slim's crops
+
+
+@pytest.fixture(scope="module")
+def crops():
+    """4,000 crops of a 400 x 500 image: (height, width)."""
+    shape = tf.constant([400, 500, 3])
+    sizes = tf.data.Dataset.range(4000).map(
+        lambda n: pre.crop_box(shape, tf.stack([tf.constant(5, tf.int64), n]))[1][:2]
+    )
+    return np.array(list(sizes.as_numpy_iterator()))
+
+
+def test_crop_area_is_distributed_as_slims(crops):
+    area = crops.prod(axis=1) / (400 * 500)
+    assert 0.0995 <= area.min() <= 0.105  # not 0.05: a tenth must be covered
+    assert area.max() <= 1
+    quantiles = np.quantile(area, [0.05, 0.25, 0.5, 0.75, 0.95])
+    np.testing.assert_allclose(quantiles, [0.12, 0.22, 0.38, 0.57, 0.81], atol=0.025)
+    assert area.mean() == pytest.approx(0.41, abs=0.015)
+
+
+def test_crop_aspect_is_uniform_in_its_range(crops):
+    height, width = crops.T
+    aspect = width / height
+    assert aspect.min() >= 0.75 - 0.01
+    assert aspect.max() <= 1.33 + 0.01
+    assert (height <= 400).all()
+    assert (width <= 500).all()
+
+
+def test_crops_lie_anywhere_inside():
+    begins, ends = [], []
+    for number in range(200):
+        begin, size = pre.crop_box(tf.constant([60, 40, 3]), seed(number))
+        begins.append(begin.numpy()[:2])
+        ends.append((begin + size).numpy()[:2])
+        assert begin[2] == 0
+        assert size[2] in (-1, 3)
+    assert np.min(begins) == 0
+    assert np.max(begins) > 10
+    assert (np.max(ends, axis=0) == [60, 40]).all()
+
+
+def test_an_impossible_crop_is_the_whole_image():
+    _, size = pre.crop_box(
+        tf.constant([10, 1000, 3]), seed(), area=(0.9, 1.0), aspect=(0.9, 1.1)
+    )
+    assert size.numpy()[:2].tolist() == [10, 1000]
+
+
+def test_a_recipe_without_crop_keeps_the_image():
+    image = photo()
+    np.testing.assert_array_equal(pre.distorted_crop(image, seed(), QUICK), image)
+
+
+# Sizes and ranges
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [("tf1", [0, 2, 4, 6]), ("half_pixel", [0.5, 2.5, 4.5, 6.5])],
+)
+def test_resize_takes_the_kernels_samples(kernel, expected):
+    ramp = tf.tile(tf.range(8.0)[tf.newaxis, :, tf.newaxis], [8, 1, 3])
+    small = pre.resize(ramp, 4, kernel)
+    assert small.shape == (4, 4, 3)
+    np.testing.assert_allclose(small[0, :, 0], expected)
+    turned = pre.resize(tf.transpose(ramp, [1, 0, 2]), 4, kernel)
+    np.testing.assert_allclose(turned[:, 0, 0], expected)
+
+
+def test_half_pixel_resize_is_tf2s():
+    image = pre.to_unit(photo(37, 53))
+    np.testing.assert_allclose(
+        pre.resize(image, 24, "half_pixel"), tf.image.resize(image, [24, 24]), atol=1e-6
+    )
+
+
+def test_tf1_resize_is_tf1s():
+    image = pre.to_unit(photo(37, 53))
+    expected = tf.compat.v1.image.resize_bilinear(image[None], [24, 24])[0]
+    np.testing.assert_array_equal(pre.resize(image, 24, "tf1"), expected)
+
+
+def test_central_crop_is_of_each_side():
+    rows = tf.tile(tf.range(500.0)[:, None, None], [1, 400, 3])
+    middle = pre.central_crop(rows, 0.875)
+    assert middle.shape == (438, 350, 3)
+    assert middle[0, 0, 0] == 31
+    assert pre.central_crop(rows, None).shape == (500, 400, 3)
+    inside = in_dataset(lambda x, _: pre.central_crop(x, 0.875), rows)
+    np.testing.assert_array_equal(inside, middle)
+
+
+def test_scaling_maps_0_to_minus_1_and_255_to_1():
+    image = tf.constant([[[0], [255]], [[51], [204]]], tf.uint8)
+    signed = pre.to_signed(pre.to_unit(image))
+    np.testing.assert_allclose(signed[..., 0], [[-1, 1], [-0.6, 0.6]], atol=1e-6)
+
+
+def test_channels_become_three():
+    grey = photo(channels=1)
+    rgb = pre.three_channels(grey)
+    assert rgb.shape == (50, 40, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(rgb[..., channel], grey[..., 0])
+    rgba = photo(channels=4)
+    np.testing.assert_array_equal(pre.three_channels(rgba), rgba[..., :3])
+    np.testing.assert_array_equal(pre.three_channels(photo()), photo())
+    with pytest.raises(ValueError, match="1 .grey., 3 .RGB. or 4 .RGBA. channels"):
+        pre.three_channels(photo(channels=2))
+
+
+# Colours
+
+
+def test_fast_colour_is_brightness_then_saturation():
+    image = pre.to_unit(photo())
+    seeds = tf.random.split(seed(), 5)
+    expected = tf.image.stateless_random_brightness(image, 32 / 255, seeds[0])
+    expected = tf.image.stateless_random_saturation(expected, 0.5, 1.5, seeds[1])
+    distorted = pre.distort_color(image, seed(), "fast")
+    np.testing.assert_allclose(distorted, np.clip(expected, 0, 1), atol=1e-6)
+
+
+def test_brightness_shifts_grey_by_at_most_32_of_255():
+    grey = tf.fill([2, 2, 3], 0.5)
+    shifts = np.array(
+        [float(pre.distort_color(grey, seed(n))[0, 0, 0]) - 0.5 for n in range(300)]
+    )
+    assert np.abs(shifts).max() <= 32 / 255 + 1e-6
+    assert shifts.min() < -0.11
+    assert shifts.max() > 0.11
+    assert abs(shifts.mean()) < 0.02
+
+
+def test_full_colour_draws_all_four_orders_and_turns_hues():
+    image = tf.tile(tf.constant([[[0.8, 0.4, 0.2]]]), [2, 2, 1])
+    orders, hues = set(), []
+    for number in range(60):
+        drawn = tf.random.split(seed(number), 5)[4]
+        orders.add(int(tf.random.stateless_uniform([], drawn, 0, 4, tf.int32)))
+        changed = pre.distort_color(image, seed(number), "full")
+        hues.append(float(tf.image.rgb_to_hsv(changed)[0, 0, 0]))
+        assert 0 <= float(tf.reduce_min(changed)) <= float(tf.reduce_max(changed)) <= 1
+    assert orders == {0, 1, 2, 3}
+    assert np.ptp(hues) > 0.2
+
+
+def test_no_colour_changes_nothing():
+    image = pre.to_unit(photo())
+    assert pre.distort_color(image, seed(), None) is image
+
+
+# Whole images
+
+
+@pytest.mark.parametrize("recipe", [SLIM, FULL, QUICK], ids=["slim", "full", "quick"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_train_image_is_the_same_eagerly_and_in_tf_data(recipe, channels):
+    image = photo(channels=channels)
+    for number in range(3):
+        eager = pre.train_image(image, seed(number), 32, recipe)
+        inside = in_dataset(
+            lambda x, s: pre.train_image(x, s, 32, recipe), image, number
+        )
+        assert eager.shape == inside.shape == (32, 32, 3)
+        assert eager.dtype == tf.float32
+        assert float(tf.reduce_min(eager)) >= -1
+        assert float(tf.reduce_max(eager)) <= 1
+        np.testing.assert_allclose(inside, eager, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [SLIM, QUICK], ids=["slim", "quick"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_eval_image_is_the_same_eagerly_and_in_tf_data(recipe, channels):
+    image = photo(channels=channels)
+    eager = pre.eval_image(image, 32, recipe)
+    inside = in_dataset(lambda x, _: pre.eval_image(x, 32, recipe), image)
+    assert eager.shape == inside.shape == (32, 32, 3)
+    np.testing.assert_allclose(inside, eager, atol=1e-6)
+
+
+def test_eval_image_is_slims():
+    image = photo(500, 400)
+    middle = tf.cast(image, tf.float32)[31:469, 25:375] / 255
+    expected = tf.compat.v1.image.resize_bilinear(middle[None], [96, 96])[0] * 2 - 1
+    np.testing.assert_allclose(pre.eval_image(image, 96, SLIM), expected, atol=1e-5)
+
+
+def test_train_image_is_slims_steps_in_order():
+    image, seeds = photo(), tf.random.split(seed(), 3)
+    begin, size = pre.crop_box(tf.shape(image), seeds[0])
+    step = tf.image.convert_image_dtype(tf.slice(image, begin, size), tf.float32)
+    step = tf.compat.v1.image.resize_bilinear(step[None], [32, 32])[0]
+    step = tf.image.stateless_random_flip_left_right(step, seeds[1])
+    step = pre.distort_color(step, seeds[2], "fast") * 2 - 1
+    np.testing.assert_allclose(
+        pre.train_image(image, seed(), 32, SLIM), step, atol=1e-6
+    )
+
+
+def test_half_of_the_images_are_flipped():
+    recipe = QUICK.replace(flip=True)
+    image = photo(32, 32)
+    plain = pre.eval_image(image, 32, recipe)
+    same = sum(
+        np.allclose(pre.train_image(image, seed(n), 32, recipe), plain)
+        for n in range(200)
+    )
+    assert 70 <= same <= 130
+
+
+def test_one_seed_one_result():
+    image = photo()
+    first, again, other = (
+        pre.train_image(image, seed(n), 32, SLIM).numpy() for n in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.1
