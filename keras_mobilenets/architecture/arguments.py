@@ -17,6 +17,12 @@ from keras_mobilenets.architecture.tables import NETWORKS
 NATIVE_RESOLUTION = 224  # pixels at rho = 1, both papers
 MIN_RESOLUTION = 32  # the networks halve their input five times
 
+# Far above any use, and low enough for every product of them to be exact.
+MAX_RESOLUTION = 32768
+MAX_ALPHA = 100
+MAX_EXPANSION = 100
+MAX_CLASSES = 10**9
+
 COMMON_VARIANTS = ("output_stride", "activation")
 VARIANTS = {
     "mobilenet_v1": ("shallow", "separable", *COMMON_VARIANTS),
@@ -50,8 +56,11 @@ def suggest(word: Any, known: Iterable[str]) -> str:
 def check_choice(argument: str, value: Any, accepted: Iterable[Any]) -> Any:
     """`value`, if it is one of `accepted`."""
     accepted = tuple(accepted)
-    if not isinstance(value, bool) and value in accepted:
-        return value
+    # Only text and plain numbers are compared: an array would answer with an array.
+    comparable = isinstance(value, (str, numbers.Real)) and not isinstance(value, bool)
+    for choice in accepted:
+        if value is choice or (comparable and value == choice):
+            return choice
     listed = ", ".join(repr(a) for a in accepted)
     hint = suggest(value, [a for a in accepted if isinstance(a, str)])
     raise ValueError(f"{argument} must be one of {listed}; got {value!r}{hint}")
@@ -63,19 +72,29 @@ def check_name(name: Any) -> str:
 
 
 def _is_real(value: Any) -> bool:
-    return (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number or a fraction beyond any float
+        return False
 
 
 def check_number(
-    argument: str, value: Any, *, low: float, open_low: bool = False, fix: str = ""
+    argument: str,
+    value: Any,
+    *,
+    low: float,
+    open_low: bool = False,
+    high: float = math.inf,
+    fix: str = "",
 ) -> float:
-    """A finite real number that is at least (`open_low`: above) `low`."""
+    """A finite real number from `low` (`open_low`: above it) to `high`."""
     bound = f"above {low:g}" if open_low else f"of at least {low:g}"
-    if not _is_real(value) or value < low or (open_low and value == low):
+    if high < math.inf:
+        bound += f" and at most {high:g}"
+    within = _is_real(value) and low <= value <= high
+    if not within or (open_low and value == low):
         raise ValueError(
             f"{argument} must be a finite number {bound}; got {value!r}"
             + (f"; {fix}" if fix else "")
@@ -83,11 +102,16 @@ def check_number(
     return float(value)
 
 
-def check_integer(argument: str, value: Any, *, low: int, fix: str = "") -> int:
-    """A whole number of at least `low`."""
-    if not _is_real(value) or value != int(value) or value < low:
+def check_integer(
+    argument: str, value: Any, *, low: int, high: float = math.inf, fix: str = ""
+) -> int:
+    """A whole number from `low` to `high`."""
+    if not _is_real(value) or value != int(value) or not low <= value <= high:
+        bound = f"of at least {low}" + (
+            f" and at most {high}" if high < math.inf else ""
+        )
         raise ValueError(
-            f"{argument} must be a whole number of at least {low}; got {value!r}"
+            f"{argument} must be a whole number {bound}; got {value!r}"
             + (f"; {fix}" if fix else "")
         )
     return int(value)
@@ -101,12 +125,13 @@ def check_flag(argument: str, value: Any) -> bool:
 
 
 def check_alpha(alpha: Any) -> float:
-    """The width multiplier: a finite number above 0."""
+    """The width multiplier: above 0; the papers' are 0.25 to 1.4."""
     return check_number(
         "alpha",
         alpha,
         low=0,
         open_low=True,
+        high=MAX_ALPHA,
         fix="the papers use 0.25 to 1.0 (V1) and 0.35 to 1.4 (V2)",
     )
 
@@ -130,6 +155,7 @@ def check_resolution(rho: Any, resolution: Any) -> int:
             rho,
             low=0,
             open_low=True,
+            high=MAX_RESOLUTION / NATIVE_RESOLUTION,
             fix=f"rho is resolution / {NATIVE_RESOLUTION}, such as 0.857 for 192",
         )
         pixels = round(value * NATIVE_RESOLUTION)
@@ -144,6 +170,7 @@ def check_resolution(rho: Any, resolution: Any) -> int:
         "resolution",
         resolution,
         low=MIN_RESOLUTION,
+        high=MAX_RESOLUTION,
         fix="it is the input side in pixels, and the network halves it five times",
     )
 
@@ -151,13 +178,17 @@ def check_resolution(rho: Any, resolution: Any) -> int:
 def check_classes(classes: Any) -> int:
     """The number of classes: a whole number of at least 1."""
     return check_integer(
-        "classes", classes, low=1, fix="use include_top=False for features"
+        "classes",
+        classes,
+        low=1,
+        high=MAX_CLASSES,
+        fix="use include_top=False for features",
     )
 
 
 def check_known(where: str, given: Iterable[str], accepted: Iterable[str]) -> None:
     """Reject argument names that are not in `accepted`."""
-    accepted = tuple(accepted)
+    accepted = tuple(dict.fromkeys(accepted))
     for argument in given:
         if argument in accepted:
             continue
@@ -184,7 +215,7 @@ def check_variant(name: str, variant: dict[str, Any]) -> dict[str, Any]:
         "shallow": lambda v: check_flag("shallow", v),
         "separable": lambda v: check_flag("separable", v),
         "linear_bottleneck": lambda v: check_flag("linear_bottleneck", v),
-        "expansion": lambda v: check_number("expansion", v, low=1),
+        "expansion": lambda v: check_number("expansion", v, low=1, high=MAX_EXPANSION),
         "shortcut": lambda v: check_choice(
             "shortcut", v, ("bottleneck", "expansion", "none")
         ),
