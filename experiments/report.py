@@ -45,7 +45,7 @@ def compare(
         printed = Decimal(paper)
         unit = unit or 10.0 ** printed.as_tuple().exponent
         agrees = abs(ours - float(printed)) < unit
-        deviation = 100 * (ours / float(printed) - 1)
+        deviation = round(100 * (ours / float(printed) - 1), 4)
     return {
         "row": row,
         "quantity": quantity,

@@ -16,7 +16,7 @@ from typing import Any
 from experiments.report import compare, report
 from keras_mobilenets.architecture import Layer, make_plan, plan_cost
 
-# input, operator, t, c, n, s; a dash where the paper prints one; k is the number of classes.
+# input, operator, t, c, n, s; a dash where the paper has one, k for the classes
 PAPER = (
     ("224^2 x 3", "conv2d", "-", "32", "1", "2"),
     ("112^2 x 32", "bottleneck", "1", "16", "1", "1"),
