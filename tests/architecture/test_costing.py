@@ -1,0 +1,207 @@
+import json
+import time
+
+import pytest
+
+from keras_mobilenets.architecture import Layer, cost, make_plan, plan_cost
+from tests.data import read
+
+RECOMPUTED = read("recomputed_costs")
+POINTS = [
+    pytest.param(name, *row, id=f"{name}-{row[0]}-{row[1]}")
+    for name in ("mobilenet_v1", "mobilenet_v2")
+    for row in RECOMPUTED[name]["rows"]
+]
+
+
+def test_all_published_points_are_there():
+    assert len(POINTS) == 16 + 22
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "resolution", "macs", "kernels", "trainable", "total"), POINTS
+)
+def test_costs_to_the_unit(name, alpha, resolution, macs, kernels, trainable, total):
+    ours = cost(name, alpha=alpha, resolution=resolution, classes=1001)
+    assert (ours.macs, ours.trainable_params, ours.params) == (macs, trainable, total)
+    assert ours.trainable_params - (ours.params - ours.trainable_params) == kernels
+
+
+@pytest.mark.parametrize(
+    ("variant", "row"),
+    [
+        ({"separable": False}, RECOMPUTED["v1_variants"]["rows"][0]),
+        ({"shallow": True}, RECOMPUTED["v1_variants"]["rows"][1]),
+    ],
+    ids=["full convolution", "shallow"],
+)
+def test_v1_variants_to_the_unit(variant, row):
+    _, macs, macs_without_classifier, trainable = row
+    ours = cost("mobilenet_v1", classes=1001, **variant)
+    body = cost("mobilenet_v1", include_top=False, **variant)
+    assert (ours.macs, body.macs) == (macs, macs_without_classifier)
+    assert ours.trainable_params == trainable
+
+
+@pytest.mark.parametrize(
+    ("name", "alpha", "params"),
+    # model.count_params() of keras.applications, 1000 classes
+    [
+        ("mobilenet_v1", 1.0, 4_253_864),
+        ("mobilenet_v1", 0.75, 2_601_976),
+        ("mobilenet_v1", 0.5, 1_342_536),
+        ("mobilenet_v1", 0.25, 475_544),
+        ("mobilenet_v2", 0.35, 1_691_208),
+        ("mobilenet_v2", 0.5, 1_987_224),
+        ("mobilenet_v2", 0.75, 2_663_064),
+        ("mobilenet_v2", 1.0, 3_538_984),
+        ("mobilenet_v2", 1.3, 5_431_048),
+        ("mobilenet_v2", 1.4, 6_156_712),
+    ],
+)
+def test_params_are_those_of_keras_applications(name, alpha, params):
+    assert cost(name, alpha=alpha).params == params
+    assert cost(name, alpha=alpha, resolution=97).params == params
+
+
+@pytest.mark.parametrize(
+    ("alpha", "resolution", "macs", "weights"),
+    # The sums in the docstring of slim's mobilenet_v1.py
+    [(1.0, 224, 567_716_352, 3_185_088), (0.75, 128, 106_002_432, 1_800_144)],
+)
+def test_v1_body_is_slims_docstring(alpha, resolution, macs, weights):
+    body = cost("mobilenet_v1", alpha=alpha, resolution=resolution, include_top=False)
+    assert body.macs == macs
+    assert sum(row.macs // row.layer.size_out**2 for row in body.layers) == weights
+
+
+def test_three_layers_by_hand():
+    plan = (
+        # 8x8x3 -> 4x4x4, then depthwise, then five classes
+        Layer("a", "conv", ("image",), 8, 4, 3, 4, 3, 2, batch_norm=True),
+        Layer("b", "depthwise", ("a",), 4, 4, 4, 4, 3, batch_norm=True),
+        Layer("c", "dense", ("b",), 1, 1, 4, 5),
+    )
+    ours = plan_cost(plan, bytes_per_element=2)
+    counts = [(r.name, r.macs, r.trainable_params, r.params) for r in ours.layers]
+    assert counts == [
+        ("a", 108 * 16, 108 + 8, 108 + 16),
+        ("b", 36 * 16, 36 + 8, 36 + 16),
+        ("c", 20, 20 + 5, 20 + 5),
+    ]
+    memory = [2 * (8 * 8 * 3 + 4 * 4 * 4), 2 * (2 * 4 * 4 * 4), 2 * (4 * 4 * 4 + 5)]
+    assert [row.memory for row in ours.layers] == memory
+    assert ours.peak_memory == 2 * 256
+    assert (ours.macs, ours.params, ours.trainable_params) == (2324, 201, 185)
+    assert ours.bytes_per_element == 2
+
+
+def test_a_waiting_shortcut_stays_in_memory():
+    shape = (2, 2, 1, 1)  # four elements
+    plan = (
+        Layer("a", "conv", ("image",), *shape),
+        Layer("b", "conv", ("a",), *shape),
+        Layer("c", "add", ("a", "b"), *shape),
+        Layer("d", "conv", ("c",), *shape),
+    )
+    rows = plan_cost(plan, bytes_per_element=1).layers
+    # image+a, a+b, a+b+sum, sum+d
+    assert [row.memory for row in rows] == [8, 8, 12, 8]
+    assert rows[2].macs == rows[2].params == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "elements"),
+    [
+        # block_1_project reads 32 channels and writes 64 at 112 pixels
+        ("mobilenet_v1", 112 * 112 * (32 + 64)),
+        # block_2_depthwise reads 96 channels at 112 pixels, writes them at 56
+        ("mobilenet_v2", 112 * 112 * 96 + 56 * 56 * 96),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_peak_memory(name, elements, size):
+    assert cost(name, bytes_per_element=size).peak_memory == size * elements
+
+
+def test_peak_memory_holds_the_shortcut():
+    # block_3 at 56 pixels: 24 waiting, 144 read, 144 written
+    rows = {row.name: row for row in cost("mobilenet_v2").layers}
+    assert rows["block_3_depthwise"].memory == 4 * 56 * 56 * (24 + 144 + 144)
+
+
+def test_totals_are_the_sums_of_the_layers():
+    ours = cost("mobilenet_v2", alpha=0.5, resolution=97)
+    assert ours.macs == sum(row.macs for row in ours.layers)
+    assert ours.params == sum(row.params for row in ours.layers)
+    assert [row.layer for row in ours.layers] == list(
+        make_plan("mobilenet_v2", alpha=0.5, resolution=97)
+    )
+
+
+def test_odd_size_by_hand():
+    # 33 pixels: SAME gives the stem 17x17 outputs of 3x3x3x32 kernels
+    stem = cost("mobilenet_v1", resolution=33).layers[0]
+    assert stem.macs == 27 * 32 * 17 * 17
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+def test_dilation_costs_mult_adds_but_no_weights(name):
+    plain, dilated = cost(name), cost(name, output_stride=16)
+    assert dilated.params == plain.params
+    rows = {row.name: row.macs for row in plain.layers}
+    larger = {r.layer.size_out for r in dilated.layers if r.macs > rows[r.name]}
+    assert larger == {14}
+
+
+@pytest.mark.parametrize(
+    "variant", [{"linear_bottleneck": False}, {"shortcut": "none"}, {}]
+)
+def test_v2_variants_that_cost_the_same(variant):
+    ours, paper = cost("mobilenet_v2", **variant), cost("mobilenet_v2")
+    assert (ours.macs, ours.params) == (paper.macs, paper.params)
+
+
+def test_shortcuts_between_expansions_cost_the_same_but_need_more_memory():
+    wide, paper = cost(shortcut="expansion"), cost()
+    assert (wide.macs, wide.params) == (paper.macs, paper.params)
+    plain = {row.name: row.memory for row in paper.layers}["block_4_expand"]
+    waiting = {row.name: row.memory for row in wide.layers}["block_4_expand"]
+    # The 144 channels of block_3_expand wait for their addition.
+    assert (plain, waiting) == (4 * 56**2 * (24 + 144), 4 * 56**2 * (24 + 144 + 144))
+
+
+def test_expansion_by_hand():
+    # block_17: 160 -> 160 t -> 320 at 7 pixels
+    for t in (3, 6, 9):
+        rows = {r.name: r for r in cost(expansion=t).layers}
+        macs = [rows[f"block_17_{p}"].macs for p in ("expand", "depthwise", "project")]
+        assert macs == [49 * 160 * 160 * t, 49 * 9 * 160 * t, 49 * 160 * t * 320]
+
+
+def test_classes_and_top():
+    body = cost(include_top=False)
+    assert body.layers[-1].name == "top"
+    for classes in (1, 10, 1001):
+        ours = cost(classes=classes)
+        assert ours.params - body.params == (1280 + 1) * classes
+        assert ours.macs - body.macs == 1280 * classes
+
+
+def test_as_dict_is_json():
+    ours = cost("mobilenet_v1", alpha=0.25, resolution=128, classes=1001)
+    back = json.loads(json.dumps(ours.as_dict()))
+    assert back["macs"] == 13_570_304
+    assert back["layers"][0]["name"] == "stem"
+    assert sum(row["macs"] for row in back["layers"]) == 13_570_304
+
+
+def test_all_points_in_a_tenth_of_a_second():
+    def seconds():
+        start = time.perf_counter()
+        for point in POINTS:
+            name, alpha, resolution, *_ = point.values
+            cost(name, alpha=alpha, resolution=resolution, classes=1001)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.1

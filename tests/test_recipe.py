@@ -1,0 +1,382 @@
+import dataclasses
+import json
+import math
+import re
+
+import pytest
+
+from keras_mobilenets.recipe import (
+    FIELDS,
+    Recipe,
+    difference,
+    get_recipe,
+    recipes,
+)
+
+KINDS = {"paper", "slim", "garden", "torch", "flowers", "our choice"}
+
+
+def source_tags(source):
+    return re.findall(r"\[([^\]]*)\]", source)
+
+
+def test_names():
+    assert set(recipes) >= {
+        "paper_v1",
+        "paper_v2",
+        "slim_v1",
+        "slim_v2",
+        "flowers",
+        "model_garden_v1",
+        "model_garden_v2",
+        "torchvision_v2",
+        "quick",
+    }
+    assert all(recipe.name == name for name, recipe in recipes.items())
+
+
+@pytest.mark.parametrize("name", recipes)
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_value_has_a_source(name, field):
+    source = recipes[name].sources[field]
+    tags = source_tags(source)
+    assert source.startswith("[")
+    assert tags
+    assert set(tags) <= KINDS
+
+
+@pytest.mark.parametrize("name", recipes)
+def test_sources_are_of_the_fields(name):
+    assert set(recipes[name].sources) == set(FIELDS)
+    assert recipes[name].summary.endswith(".")
+
+
+def test_fields_are_all_but_the_labels():
+    labels = {"name", "summary", "sources"}
+    assert {f.name for f in dataclasses.fields(Recipe)} - set(FIELDS) == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        (  # Sandler et al. 2018, section 6.1
+            "paper_v2",
+            {
+                "optimizer": "rmsprop",
+                "rho": 0.9,
+                "momentum": 0.9,
+                "learning_rate": 0.045,
+                "decay_rate": 0.98,
+                "decay_epochs": 1,
+                "weight_decay": 4e-5,
+                "batch_size": 96,
+                "label_smoothing": 0,
+                "ema_decay": None,
+            },
+        ),
+        (  # slim's README and train_image_classifier.py
+            "slim_v2",
+            {
+                "learning_rate": 0.045,
+                "decay_rate": 0.98,
+                "decay_epochs": 2.5,
+                "staircase": True,
+                "rho": 0.9,
+                "momentum": 0.9,
+                "epsilon": 1,
+                "initial_accumulator": 1,
+                "weight_decay": 4e-5,
+                "weight_decay_scope": "kernels",
+                "label_smoothing": 0.1,
+                "ema_decay": 0.9999,
+                "dropout": 0.2,
+                "batch_norm_momentum": 0.997,
+                "kernel_stddev": 0.09,
+                "crop_area": (0.05, 1),
+                "eval_crop": 0.875,
+                "resize": "tf1",
+            },
+        ),
+        (
+            "slim_v1",
+            {"batch_norm_momentum": 0.9997, "dropout": 0.001, "label_smoothing": 0},
+        ),
+        (  # Howard et al. 2017, section 3.2
+            "paper_v1",
+            {
+                "optimizer": "rmsprop",
+                "label_smoothing": 0,
+                "weight_decay_scope": "kernels",
+                "ema_decay": None,
+            },
+        ),
+        (
+            "flowers",
+            {
+                "epochs": 120,
+                "batch_size": 96,
+                "dropout": 0.3,
+                "early_stopping_patience": 27,
+            },
+        ),
+        (
+            "torchvision_v2",
+            {"optimizer": "sgd", "epochs": 300, "momentum": 0.9, "decay_epochs": 1},
+        ),
+        ("model_garden_v1", {"decay_rate": 0.94, "decay_epochs": 2.5}),
+        ("model_garden_v2", {"decay_rate": 0.96, "epsilon": 0.002, "epochs": 500}),
+    ],
+)
+def test_values(name, values):
+    assert {field: getattr(recipes[name], field) for field in values} == values
+
+
+def test_slim_v2_epochs_are_its_steps():
+    steps, images = 5_500_000, 1_281_167
+    assert recipes["slim_v2"].epochs == int(steps * 96 / images)
+
+
+def test_recipes_are_frozen():
+    recipe = recipes["quick"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.epochs = 3
+    with pytest.raises(TypeError):
+        recipe.sources["epochs"] = "[paper]"
+    with pytest.raises(TypeError):
+        recipes["mine"] = recipe
+
+
+def test_override():
+    base = recipes["slim_v2"]
+    changed = base.replace(decay_rate=1.0, ema_decay=None, epochs=3)
+    assert (changed.decay_rate, changed.ema_decay, changed.epochs) == (1.0, None, 3)
+    overridden = {f for f in FIELDS if changed.sources[f] == "[yours]"}
+    assert overridden == {"decay_rate", "ema_decay", "epochs"}
+    assert base.decay_rate == 0.98
+    assert base.sources["decay_rate"] != "[yours]"
+    kept = set(FIELDS) - overridden
+    assert all(getattr(changed, f) == getattr(base, f) for f in kept)
+    assert all(changed.sources[f] == base.sources[f] for f in kept)
+
+
+def test_get_recipe():
+    assert get_recipe("quick") == recipes["quick"]
+    assert get_recipe(recipes["quick"]) == recipes["quick"]
+    assert get_recipe("quick", epochs=2).epochs == 2
+    assert get_recipe(recipes["quick"], epochs=2) == get_recipe("quick", epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("slim-v2", "slim_v2"), ("paperv1", "paper_v1"), ("quik", "quick")],
+)
+def test_unknown_recipe_with_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match=f"did you mean {nearest!r}") as error:
+        get_recipe(name)
+    assert all(repr(known) in str(error.value) for known in recipes)
+
+
+@pytest.mark.parametrize("name", [None, 1, [], {}, ["quick"], object], ids=repr)
+def test_wrong_recipe(name):
+    with pytest.raises(ValueError, match="recipe must be one of") as error:
+        get_recipe(name)
+    assert repr(name) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "nearest"),
+    [
+        ("learningrate", "learning_rate"),
+        ("lr_decay_rate", "decay_rate"),
+        ("epoch", "epochs"),
+        ("batchsize", "batch_size"),
+    ],
+)
+def test_unknown_field_with_the_nearest(field, nearest):
+    with pytest.raises(ValueError, match=f"did you mean {nearest!r}") as error:
+        recipes["slim_v2"].replace(**{field: 1})
+    message = str(error.value)
+    assert "recipe 'slim_v2'" in message
+    assert repr(field) in message
+    assert all(known in message for known in FIELDS)
+
+
+@pytest.mark.parametrize("field", ["name", "summary", "sources"])
+def test_labels_are_no_settings(field):
+    with pytest.raises(ValueError, match=f"no argument {field!r}"):
+        recipes["slim_v2"].replace(**{field: "mine"})
+
+
+NUMBERS = [
+    "learning_rate",
+    "decay_rate",
+    "decay_epochs",
+    "warmup_epochs",
+    "rho",
+    "momentum",
+    "epsilon",
+    "initial_accumulator",
+    "weight_decay",
+    "label_smoothing",
+    "dropout",
+    "ema_decay",
+    "batch_norm_momentum",
+    "kernel_stddev",
+    "batch_size",
+    "epochs",
+    "early_stopping_patience",
+    "crop_min_covered",
+    "eval_crop",
+]
+FLAGS = ["scale_learning_rate", "staircase", "background_class", "flip"]
+WORDS = ["optimizer", "weight_decay_scope", "color", "resize"]
+PAIRS = ["crop_area", "crop_aspect"]
+
+
+def test_every_field_is_tried():
+    assert sorted(NUMBERS + FLAGS + WORDS + PAIRS) == sorted(FIELDS)
+
+
+def rejected(field, value):
+    with pytest.raises(ValueError, match=field) as error:
+        recipes["slim_v2"].replace(**{field: value})
+    return str(error.value)
+
+
+@pytest.mark.parametrize("field", NUMBERS)
+@pytest.mark.parametrize(
+    "value", [-1, math.nan, math.inf, "1", True, [1], {}, 1j, 10**400], ids=repr
+)
+def test_impossible_numbers(field, value):
+    assert repr(value) in rejected(field, value)
+
+
+@pytest.mark.parametrize("field", FLAGS)
+@pytest.mark.parametrize("value", [None, 0, 1, "yes", []], ids=repr)
+def test_impossible_flags(field, value):
+    assert repr(value) in rejected(field, value)
+
+
+@pytest.mark.parametrize("field", WORDS)
+@pytest.mark.parametrize("value", ["adam?", 1, True, [], {}], ids=repr)
+def test_impossible_words(field, value):
+    assert repr(value) in rejected(field, value)
+
+
+@pytest.mark.parametrize("field", PAIRS)
+@pytest.mark.parametrize(
+    "value",
+    [
+        1,
+        "ab",
+        (1,),
+        (0.1, 0.2, 0.3),
+        (0.5, 0.1),
+        (0, 1),
+        (-1, 1),
+        (math.nan, 1),
+        (0.1, math.inf),
+        ("a", "b"),
+        {0.1: 1, 0.2: 1},
+    ],
+    ids=repr,
+)
+def test_impossible_pairs(field, value):
+    rejected(field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", 0),
+        ("learning_rate", None),
+        ("decay_epochs", 0),
+        ("decay_rate", 1.01),
+        ("rho", 1),
+        ("momentum", 1),
+        ("momentum", 1.5),
+        ("label_smoothing", 1),
+        ("dropout", 1),
+        ("dropout", 1.2),
+        ("ema_decay", 1),
+        ("ema_decay", 0),
+        ("batch_norm_momentum", 1),
+        ("kernel_stddev", 0),
+        ("batch_size", 0),
+        ("batch_size", 1.5),
+        ("batch_size", None),
+        ("epochs", 0),
+        ("epochs", 2.5),
+        ("early_stopping_patience", 0),
+        ("crop_area", (0.5, 1.5)),
+        ("crop_min_covered", 1.1),
+        ("eval_crop", 0),
+        ("eval_crop", 1.1),
+        ("optimizer", None),
+        ("optimizer", "adam"),
+        ("resize", None),
+        ("color", "slow"),
+        ("crop_aspect", None),
+    ],
+)
+def test_impossible_values(field, value):
+    rejected(field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    # The ends of what is accepted.
+    [
+        ("decay_rate", 1),
+        ("decay_rate", 1.0),
+        ("warmup_epochs", 0),
+        ("weight_decay", 0),
+        ("dropout", 0),
+        ("ema_decay", None),
+        ("eval_crop", None),
+        ("eval_crop", 1),
+        ("color", None),
+        ("crop_area", None),
+        ("crop_area", (1, 1)),
+        ("early_stopping_patience", None),
+        ("early_stopping_patience", 1),
+        ("epsilon", 0),
+        ("initial_accumulator", 0),
+    ],
+)
+def test_possible_values(field, value):
+    assert getattr(recipes["slim_v2"].replace(**{field: value}), field) == value
+
+
+def test_the_first_update_may_not_divide_by_zero():
+    with pytest.raises(ValueError, match="epsilon must be above 0"):
+        recipes["slim_v2"].replace(epsilon=0, initial_accumulator=0)
+    recipes["slim_v2"].replace(optimizer="sgd", epsilon=0, initial_accumulator=0)
+
+
+def test_difference_is_where_they_differ():
+    slim, paper = recipes["slim_v2"], recipes["paper_v2"]
+    rows = difference(slim, paper)
+    assert {row[0] for row in rows} == {
+        "scale_learning_rate",
+        "decay_epochs",
+        "label_smoothing",
+        "ema_decay",
+    }
+    (decay,) = (row for row in rows if row[0] == "decay_epochs")
+    assert decay[1:3] == (2.5, 1.0)
+    assert decay[3:] == (slim.sources["decay_epochs"], paper.sources["decay_epochs"])
+
+
+def test_difference_mirrors():
+    first, second = recipes["quick"], recipes["torchvision_v2"]
+    mirrored = [(f, b, a, t, s) for f, a, b, s, t in difference(first, second)]
+    assert difference(second, first) == mirrored
+    assert difference(first, first) == []
+
+
+def test_as_dict_is_json():
+    for recipe in recipes.values():
+        back = json.loads(json.dumps(recipe.as_dict()))
+        assert set(back) == set(FIELDS)
+        assert back["learning_rate"] == recipe.learning_rate
