@@ -1,0 +1,1 @@
+"""The recipe at work: optimizer, schedule, batch norm, averages, train, evaluate."""

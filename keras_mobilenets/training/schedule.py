@@ -1,0 +1,65 @@
+"""The learning rate of every recipe: exponential decay behind a linear warm-up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class ExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """`tf.compat.v1.train.exponential_decay`, with an optional linear warm-up.
+
+    At step s: learning_rate * decay_rate ** (s / decay_steps), the exponent
+    rounded down where `staircase`: the first drop comes exactly at
+    s == decay_steps. Before `warmup_steps` the rate climbs linearly from 0 to
+    the value it has there (as in TF Model Garden).
+
+    >>> float(ExponentialDecay(0.045, 10, 0.98)(10))  # doctest: +ELLIPSIS
+    0.0440...
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        decay_steps: int,
+        decay_rate: float,
+        staircase: bool = True,
+        warmup_steps: int = 0,
+    ):
+        super().__init__()
+        if decay_steps < 1:
+            raise ValueError(f"decay_steps must be at least 1; got {decay_steps!r}")
+        self.learning_rate = float(learning_rate)
+        self.decay_steps = int(decay_steps)
+        self.decay_rate = float(decay_rate)
+        self.staircase = bool(staircase)
+        self.warmup_steps = int(warmup_steps)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        dtype = keras.config.floatx()
+        step = tf.cast(step, tf.int64)  # whole: no boundary is missed by rounding
+
+        def decayed(at: tf.Tensor) -> tf.Tensor:
+            if self.staircase:
+                drops = tf.cast(at // self.decay_steps, dtype)
+            else:
+                drops = tf.cast(at, dtype) / self.decay_steps
+            return self.learning_rate * tf.pow(tf.cast(self.decay_rate, dtype), drops)
+
+        if not self.warmup_steps:
+            return decayed(step)
+        reached = tf.cast(step, dtype) / self.warmup_steps
+        top = decayed(tf.constant(self.warmup_steps, tf.int64))
+        return tf.where(step < self.warmup_steps, reached * top, decayed(step))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "decay_steps": self.decay_steps,
+            "decay_rate": self.decay_rate,
+            "staircase": self.staircase,
+            "warmup_steps": self.warmup_steps,
+        }
