@@ -20,20 +20,45 @@ if TYPE_CHECKING:
     from keras_mobilenets.data import Splits as Splits
     from keras_mobilenets.data import load_data as load_data
     from keras_mobilenets.models import build as build
+    from keras_mobilenets.models import copy_weights as copy_weights
+    from keras_mobilenets.plots import plot_cost as plot_cost
+    from keras_mobilenets.plots import plot_curves as plot_curves
     from keras_mobilenets.recipe import Recipe as Recipe
     from keras_mobilenets.recipe import recipes as recipes
+    from keras_mobilenets.training import RMSprop as RMSprop
+    from keras_mobilenets.training import Run as Run
+    from keras_mobilenets.training import TrainingDiverged as TrainingDiverged
+    from keras_mobilenets.training import averaged_weights as averaged_weights
+    from keras_mobilenets.training import compile as compile
+    from keras_mobilenets.training import evaluate as evaluate
+    from keras_mobilenets.training import predict as predict
+    from keras_mobilenets.training import recalibrate as recalibrate
+    from keras_mobilenets.training import train as train
 
 __version__ = "0.1.0"
 
+# Where each public name lives; imported when first used.
 _HOME = {
-    "Cost": "architecture",
-    "Recipe": "recipe",
-    "Splits": "data",
-    "build": "models",
-    "cost": "architecture",
-    "load_data": "data",
-    "recipes": "recipe",
-    "recommend": "architecture",
+    name: module
+    for module, names in {
+        "architecture": ("Cost", "cost", "recommend"),
+        "data": ("Splits", "load_data"),
+        "models": ("build", "copy_weights"),
+        "plots": ("plot_cost", "plot_curves"),
+        "recipe": ("Recipe", "recipes"),
+        "training": (
+            "RMSprop",
+            "Run",
+            "TrainingDiverged",
+            "averaged_weights",
+            "compile",
+            "evaluate",
+            "predict",
+            "recalibrate",
+            "train",
+        ),
+    }.items()
+    for name in names
 }
 
 __all__ = ["__version__", *_HOME]

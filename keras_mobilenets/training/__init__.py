@@ -1,1 +1,11 @@
 """The recipe at work: optimizer, schedule, batch norm, averages, train, evaluate."""
+
+from keras_mobilenets.training.averaging import averaged_weights as averaged_weights
+from keras_mobilenets.training.batch_norm import recalibrate as recalibrate
+from keras_mobilenets.training.callbacks import TrainingDiverged as TrainingDiverged
+from keras_mobilenets.training.compiling import compile as compile
+from keras_mobilenets.training.fitting import Run as Run
+from keras_mobilenets.training.fitting import train as train
+from keras_mobilenets.training.inference import evaluate as evaluate
+from keras_mobilenets.training.inference import predict as predict
+from keras_mobilenets.training.optimizer import RMSprop as RMSprop

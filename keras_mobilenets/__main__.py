@@ -1,0 +1,325 @@
+"""The command line: `keras-mobilenets VERB ...`.
+
+Verbs only: each parses, makes one call of the public API and prints. A user's
+mistake is one line on standard error and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import keras_mobilenets as km
+from keras_mobilenets.recipe import difference, get_recipe
+from keras_mobilenets.text import count, table
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _value(text: str) -> Any:
+    """A number, True, False, None or a tuple where `text` is one, else the text.
+
+    What it is not, the API's own checks say.
+    """
+    try:
+        return float(text) if text.lower() in ("nan", "inf", "-inf") else (
+            ast.literal_eval(text)
+        )
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Keyword arguments from `--set FIELD=VALUE` options."""
+    settings = {}
+    for pair in pairs:
+        field, equals, value = pair.partition("=")
+        if not (field and equals):
+            raise ValueError(f"--set must be FIELD=VALUE; got {pair!r}")
+        settings[field] = _value(value)
+    return settings
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The named options that were given."""
+    values = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    options = _given(
+        arguments, "data", "alpha", "rho", "resolution", "recipe", "workdir",
+        "weights", "seed", "data_dir", "epochs", "batch_size", "learning_rate",
+    )  # fmt: skip
+    run = km.train(
+        arguments.name,
+        **{**_settings(arguments.set), **options},
+        verbose=not arguments.json,
+    )
+    if arguments.json:
+        _print_json(run.report)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    result = km.evaluate(
+        arguments.workdir,
+        **_given(arguments, "data", "split", "data_dir"),
+        verbose=not arguments.json,
+    )
+    if arguments.json:
+        _print_json(result)
+    else:
+        print(
+            f"{result['split']} accuracy {result['accuracy']:.2%}, cross entropy "
+            f"{result['loss']:.4f}, on {result['images']:,} images of "
+            f"{result['data']}, by {result['workdir']}"
+        )
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    results = km.predict(arguments.images, arguments.workdir, top=arguments.top)
+    if arguments.json:
+        return _print_json(results)
+    rows = [
+        (
+            result["image"],
+            *(
+                f"{name} {probability:.1%}"
+                for name, probability in zip(
+                    result["classes"], result["probabilities"], strict=True
+                )
+            ),
+        )
+        for result in results
+    ]
+    places = [f"{place}." for place in range(1, len(rows[0]))]
+    print(table(["image", *places], rows))
+
+
+def _cost(arguments: argparse.Namespace) -> None:
+    cost = km.cost(
+        arguments.name,
+        include_top=not arguments.no_top,
+        **_settings(arguments.set),
+        **_given(
+            arguments, "alpha", "rho", "resolution", "classes", "bytes_per_element"
+        ),
+    )
+    if arguments.json:
+        return _print_json(cost.as_dict())
+    if arguments.layers:
+        rows = [
+            (
+                row.name,
+                row.layer.kind,
+                f"{row.layer.size_out}x{row.layer.size_out}x{row.layer.channels_out}",
+                f"{row.macs:,}",
+                f"{row.params:,}",
+                f"{row.memory:,}",
+            )
+            for row in cost.layers
+        ]
+        header = ["layer", "kind", "output", "mult-adds", "parameters", "memory"]
+        print(table(header, rows), end="\n\n")
+    rows = [
+        ("mult-adds", f"{cost.macs:,}", count(cost.macs)),
+        ("parameters", f"{cost.params:,}", count(cost.params)),
+        ("trainable", f"{cost.trainable_params:,}", count(cost.trainable_params)),
+        (
+            "peak memory",
+            f"{cost.peak_memory:,}",
+            f"{count(cost.peak_memory)}B of activations, one image, "
+            f"{cost.bytes_per_element} bytes each",
+        ),
+    ]
+    print(table([arguments.name, "exactly", "about"], rows))
+
+
+def _recommend(arguments: argparse.Namespace) -> int:
+    limits = _given(
+        arguments, "max_macs", "max_params", "max_latency_ms", "min_top1", "name"
+    )
+    points = km.recommend(**limits)
+    if arguments.json:
+        _print_json([point._asdict() for point in points])
+    elif points:
+        rows = [
+            (
+                point.name,
+                point.alpha,
+                point.resolution,
+                point.top1,
+                point.top5,
+                count(point.macs),
+                count(point.params),
+                point.latency_ms,
+            )
+            for point in points
+        ]
+        header = [
+            "network", "alpha", "px", "top-1 %", "top-5 %", "mult-adds", "parameters",
+            "Pixel 1 ms",
+        ]  # fmt: skip
+        print(table(header, rows))
+    else:
+        print("no published network fits; raise a limit", file=sys.stderr)
+    return 0 if points else 1
+
+
+def _recipes(arguments: argparse.Namespace) -> None:
+    chosen = [get_recipe(name) for name in arguments.names]
+    if len(chosen) > 2:
+        raise ValueError(
+            f"recipes takes no name, one or two; got {len(chosen)}: "
+            f"{', '.join(arguments.names)}"
+        )
+    if not chosen:
+        if arguments.json:
+            return _print_json({n: r.as_dict() for n, r in km.recipes.items()})
+        rows = [(name, recipe.summary) for name, recipe in km.recipes.items()]
+        print(table(["recipe", "what it is"], rows))
+    elif len(chosen) == 1:
+        (recipe,) = chosen
+        if arguments.json:
+            return _print_json(
+                {
+                    field: {"value": value, "source": recipe.sources[field]}
+                    for field, value in recipe.as_dict().items()
+                }
+            )
+        rows = [(f, v, recipe.sources[f]) for f, v in recipe.as_dict().items()]
+        print(f"{recipe.name}: {recipe.summary}\n")
+        print(table(["field", "value", "source"], rows))
+    else:
+        first, second = chosen
+        rows = difference(first, second)
+        if arguments.json:
+            fields = (
+                "field", first.name, second.name,
+                f"{first.name} source", f"{second.name} source",
+            )  # fmt: skip
+            return _print_json([dict(zip(fields, row, strict=True)) for row in rows])
+        for field, one, other, source, other_source in rows:
+            print(f"{field}\n  {first.name}: {one}  {source}")
+            print(f"  {second.name}: {other}  {other_source}")
+        print(f"{len(rows)} fields differ")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="keras-mobilenets",
+        description="MobileNetV1 and V2: train, evaluate, predict, and know the cost.",
+    )
+    parser.add_argument("--version", action="version", version=km.__version__)
+    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
+
+    def verb(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        made.add_argument("--json", action="store_true", help="print JSON")
+        return made
+
+    def network(made: argparse.ArgumentParser, defaults: str) -> None:
+        made.add_argument(
+            "name", nargs="?", default="mobilenet_v2",
+            help="mobilenet_v1 or mobilenet_v2 (default)",
+        )  # fmt: skip
+        made.add_argument(
+            "--alpha", type=_value, help=f"width multiplier (default {defaults})"
+        )
+        made.add_argument("--rho", type=_value, help="resolution multiplier of 224")
+        made.add_argument("--resolution", type=_value, help="the same in pixels")
+        made.add_argument(
+            "--set", action="append", default=[], metavar="FIELD=VALUE",
+            help="any further argument, such as expansion=4; may be repeated",
+        )  # fmt: skip
+
+    def option(made: argparse.ArgumentParser, *names: str, **texts: str) -> None:
+        for name in names:
+            made.add_argument(f"--{name.replace('_', '-')}", type=_value)
+        for name, text in texts.items():
+            made.add_argument(f"--{name.replace('_', '-')}", type=_value, help=text)
+
+    made = verb("train", _train, "train on digits, a TFDS name or an image folder")
+    network(made, "0.35 on digits, else 1.0")
+    option(made, seed="seed of weights and data (default 0)")
+    for name, text in (
+        ("data", "digits (default), a TFDS name, or a folder of class folders"),
+        ("recipe", "a name from 'keras-mobilenets recipes'"),
+        ("workdir", "a new directory (default runs/DATA-NUMBER)"),
+        ("weights", "imagenet, or a weights file to start from"),
+        ("data-dir", "where TFDS keeps prepared data"),
+    ):
+        made.add_argument(f"--{name}", help=text)
+    option(made, "epochs", "batch_size", "learning_rate")
+
+    made = verb("evaluate", _evaluate, "accuracy of a finished run")
+    made.add_argument("workdir", nargs="?", help="of train (default: the newest run)")
+    made.add_argument("--data", help="another source with the same classes")
+    made.add_argument("--split", help="test (default), validation or train")
+    made.add_argument("--data-dir", help="where TFDS keeps prepared data")
+
+    made = verb("predict", _predict, "classes of image files, by a finished run")
+    made.add_argument("images", nargs="+", metavar="IMAGE")
+    made.add_argument("--workdir", help="of train (default: the newest run)")
+    made.add_argument("--top", type=_value, default=3, help="classes shown (default 3)")
+
+    made = verb("cost", _cost, "parameters, mult-adds and memory, without TensorFlow")
+    network(made, "1.0")
+    option(made, "classes", "bytes_per_element")
+    made.add_argument("--no-top", action="store_true", help="without the classifier")
+    made.add_argument("--layers", action="store_true", help="a row for every layer")
+
+    made = verb("recommend", _recommend, "published networks within a budget")
+    option(
+        made,
+        max_macs="mult-adds, such as 150e6",
+        max_params="parameters, such as 2e6",
+        max_latency_ms="milliseconds on a Pixel 1",
+        min_top1="ImageNet top-1 in percent",
+    )
+    made.add_argument("--name", help="mobilenet_v1 or mobilenet_v2")
+
+    made = verb("recipes", _recipes, "list recipes, show one, or compare two")
+    made.add_argument("names", nargs="*", metavar="RECIPE")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = _make_parser()
+    parsed = parser.parse_args(arguments)
+    # TensorFlow's start-up notices; a user's own setting wins.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        return parsed.run(parsed) or 0
+    except ValueError as error:
+        message = " ".join(str(error).split())
+        print(f"keras-mobilenets: error: {message}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "TrainingDiverged":
+            raise
+        print(f"keras-mobilenets: error: {error}", file=sys.stderr)
+        return 3
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

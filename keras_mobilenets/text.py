@@ -1,0 +1,38 @@
+"""Tables and numbers as text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def count(value: float) -> str:
+    """A count at four digits with its unit: 300,775,552 is '300.8 M'.
+
+    >>> count(300775552), count(1692489), count(999)
+    ('300.8 M', '1.692 M', '999')
+    """
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.4g} {unit}"
+    return f"{value:g}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Aligned columns; numbers to the right, None as a dash."""
+    cells = [["-" if c is None else str(c) for c in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    left = [
+        any(not c[:1].isdigit() and c not in "-" for c in column)
+        for column in zip(*cells, strict=True)
+    ] or [True] * len(header)
+
+    def line(row: Sequence[str]) -> str:
+        parts = (
+            cell.ljust(width) if to_left else cell.rjust(width)
+            for cell, width, to_left in zip(row, widths, left, strict=True)
+        )
+        return "  ".join(parts).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(header), rule, *map(line, cells)])
