@@ -30,8 +30,10 @@ def _value(text: str) -> Any:
     What it is not, the API's own checks say.
     """
     try:
-        return float(text) if text.lower() in ("nan", "inf", "-inf") else (
-            ast.literal_eval(text)
+        return (
+            float(text)
+            if text.lower() in ("nan", "inf", "-inf")
+            else (ast.literal_eval(text))
         )
     except (ValueError, SyntaxError):
         return text

@@ -25,7 +25,7 @@ LABELS = {
 def plot_curves(
     history: str | os.PathLike[str], path: str | os.PathLike[str] | None = None
 ) -> Figure:
-    """Loss and accuracy over the epochs of a `history.csv`, saved to `path` if given."""
+    """Loss and accuracy over the epochs of a history.csv; saved to `path` if given."""
     with open(history, newline="") as file:
         rows = list(csv.DictReader(file))
     epochs = [int(row["epoch"]) + 1 for row in rows]

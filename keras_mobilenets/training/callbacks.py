@@ -76,4 +76,6 @@ class KeepLastGood(keras.callbacks.Callback):
         for step, (images, _) in enumerate(self.splits.train.as_numpy_iterator()):
             if not np.isfinite(images).all():
                 return f"batch {step + 1} of the data holds values that are no numbers"
-        return "the images are finite, so the learning rate is the likely cause: lower it"
+        return (
+            "the images are finite, so the learning rate is the likely cause: lower it"
+        )

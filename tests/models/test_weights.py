@@ -1,0 +1,108 @@
+import keras
+import numpy as np
+import pytest
+
+import keras_mobilenets as km
+from keras_mobilenets.models import copy_weights
+
+SMALL = {"alpha": 0.25, "resolution": 32, "classes": 3, "shallow": True}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return km.build("mobilenet_v1", **SMALL)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_file_of_the_same_network_loads(model, tmp_path, suffix):
+    file = tmp_path / f"saved{suffix}"
+    (model.save if suffix == ".keras" else model.save_weights)(file)
+    again = km.build("mobilenet_v1", weights=file, **SMALL)
+    for ours, saved in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, saved)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"alpha": 0.5},
+        {"classes": 4},
+        {"shallow": False},
+        {"name": "mobilenet_v2", "shallow": None},
+    ],
+    ids=str,
+)
+def test_a_file_of_another_network_is_refused(model, tmp_path, suffix, other):
+    file = tmp_path / f"saved{suffix}"
+    (model.save if suffix == ".keras" else model.save_weights)(file)
+    network = {"name": "mobilenet_v1", **SMALL, **other}
+    network = {k: v for k, v in network.items() if v is not None}
+    with pytest.raises(ValueError, match="weights file .* does not fit"):
+        km.build(weights=str(file), **network)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    for name in ("a.keras", "a.weights.h5"):
+        (tmp_path / name).write_bytes(b"not a model")
+        with pytest.raises(ValueError, match="does not fit"):
+            km.build("mobilenet_v1", weights=tmp_path / name, **SMALL)
+    (tmp_path / "a.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match="must be a .keras or .weights.h5 file"):
+        km.build("mobilenet_v1", weights=tmp_path / "a.pth", **SMALL)
+
+
+def test_copying_is_all_or_nothing(model):
+    before = model.get_weights()
+    wrong = [*[w + 1 for w in before[:-1]], np.zeros(99)]
+    with pytest.raises(ValueError, match=r"logits/bias must have shape \(3,\)"):
+        copy_weights(model, wrong)
+    with pytest.raises(ValueError, match="another architecture"):
+        copy_weights(model, before[:-1])
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+@pytest.fixture
+def keras_cache(tmp_path, monkeypatch):
+    """A Keras home whose download cache the test fills: the transport is mocked."""
+    from keras.src.applications import mobilenet, mobilenet_v2
+
+    def get_file(name, origin, cache_subdir):
+        assert origin.startswith("https://storage.googleapis.com/tensorflow/")
+        file = tmp_path / name
+        if not file.exists():
+            raise Exception(f"URL fetch failure on {origin}")
+        return str(file)
+
+    for module in (mobilenet, mobilenet_v2):
+        monkeypatch.setattr(module.file_utils, "get_file", get_file)
+    return tmp_path
+
+
+def test_imagenet_weights(keras_cache):
+    theirs = keras.applications.MobileNet(
+        input_shape=(128, 128, 3), alpha=0.25, weights=None
+    )
+    theirs.save_weights(keras_cache / "saved.weights.h5")
+    (keras_cache / "saved.weights.h5").rename(
+        keras_cache / "mobilenet_2_5_128_tf.weights.h5"
+    )
+    # keras.applications asks for its legacy .h5 name; serve the new format there
+    file = keras_cache / "mobilenet_2_5_128_tf.h5"
+    import h5py
+
+    with h5py.File(file, "w") as h5:
+        from keras.src.legacy.saving import legacy_h5_format
+
+        legacy_h5_format.save_weights_to_hdf5_group(h5, theirs)
+    ours = km.build("mobilenet_v1", alpha=0.25, resolution=128, weights="imagenet")
+    x = np.random.default_rng(0).uniform(-1, 1, (2, 128, 128, 3)).astype("float32")
+    np.testing.assert_allclose(
+        np.array(ours(x, training=True)), np.array(theirs(x, training=True)), atol=1e-5
+    )
+
+
+def test_imagenet_weights_that_cannot_be_had(keras_cache):
+    with pytest.raises(ValueError, match="could not be downloaded"):
+        km.build("mobilenet_v2", alpha=0.35, resolution=96, weights="imagenet")
