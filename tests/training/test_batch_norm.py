@@ -1,0 +1,146 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_mobilenets as km
+from keras_mobilenets.training.batch_norm import use_fused
+
+X = np.random.default_rng(0).normal(1, 2, (4, 5, 5, 3)).astype("float32")
+
+
+def make(dtype: str | None = None, synchronized: bool = False) -> keras.Model:
+    inputs = keras.Input((5, 5, 3), dtype=dtype)
+    layer = keras.layers.BatchNormalization(
+        momentum=0.9, synchronized=synchronized, dtype=dtype, name="bn"
+    )
+    return keras.Model(inputs, layer(inputs))
+
+
+def set_random(model: keras.Model) -> None:
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.uniform(0.5, 2, w.shape) for w in model.get_weights()])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_outputs_are_kerass_and_the_moving_variance_is_unbiased(dtype):
+    plain, fused = make(dtype), make(dtype)
+    set_random(plain)
+    fused.set_weights(plain.get_weights())
+    use_fused(fused)
+    before = plain.get_weights()
+    for training in (True, False):
+        expected = np.array(plain(X.astype(dtype), training=training))
+        actual = np.array(fused(X.astype(dtype), training=training))
+        np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5)
+        fused.set_weights(plain.get_weights() if training else fused.get_weights())
+    fused.set_weights(before)
+    fused(X.astype(dtype), training=True)
+    _, _, mean, variance = fused.get_weights()
+    np.testing.assert_allclose(
+        mean, before[2] * 0.9 + X.mean((0, 1, 2)) * 0.1, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        variance, before[3] * 0.9 + X.var((0, 1, 2), ddof=1) * 0.1, rtol=1e-5
+    )
+
+
+def test_gradients_are_those_of_the_elementary_form():
+    plain, fused = make(), make()
+    set_random(plain)
+    fused.set_weights(plain.get_weights())
+    use_fused(fused)
+
+    def gradients(model):
+        x = tf.constant(X)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(model(x, training=True) ** 3)
+        return tape.gradient(loss, [x, *model.trainable_variables])
+
+    for ours, theirs in zip(gradients(fused), gradients(plain), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    model = make(policy)
+    set_random(model)
+    expected = np.array(model(X, training=True), "float32")
+    before = model.get_weights()
+    use_fused(model)
+    actual = model(X, training=True)
+    assert keras.backend.standardize_dtype(actual.dtype) == policy.removeprefix(
+        "mixed_"
+    )
+    np.testing.assert_allclose(np.array(actual, "float32"), expected, atol=0.05)
+    assert not np.array_equal(model.get_weights()[2], before[2])
+    assert model.get_weights()[2].dtype == "float32"
+
+
+def test_a_frozen_layer_keeps_its_statistics():
+    model = make()
+    use_fused(model)
+    model.get_layer("bn").trainable = False
+    before = model.get_weights()
+    frozen = np.array(model(X, training=True))
+    np.testing.assert_array_equal(frozen, np.array(model(X, training=False)))
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_replicas_share_their_statistics(two_replicas):
+    alone = make()
+    use_fused(alone)
+    expected = np.array(alone(X, training=True))
+    with two_replicas.scope():
+        model = make()
+    use_fused(model, synchronized=True)
+    halves = two_replicas.experimental_distribute_values_from_function(
+        lambda c: X[2 * c.replica_id_in_sync_group :][:2]
+    )
+    run = tf.function(
+        lambda x: two_replicas.run(lambda part: model(part, training=True), args=(x,))
+    )
+    outputs = two_replicas.experimental_local_results(run(halves))
+    np.testing.assert_allclose(np.concatenate(outputs), expected, atol=1e-5)
+    for ours, theirs in zip(model.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_the_layer_stays_a_plain_keras_layer(tmp_path):
+    model = make()
+    set_random(model)
+    use_fused(model, momentum=0.5)
+    layer = model.get_layer("bn")
+    assert type(layer) is keras.layers.BatchNormalization
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_layer("bn").momentum == 0.5
+    np.testing.assert_allclose(
+        np.array(loaded(X)), np.array(model(X)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_recalibration_finds_the_statistics_of_the_data():
+    model = make()
+    use_fused(model)
+    rng = np.random.default_rng(3)
+    batches = [rng.normal(k, k + 1, (8, 5, 5, 3)).astype("float32") for k in range(4)]
+    km.recalibrate(model, [(batch, np.zeros(8)) for batch in batches])
+    everything = np.concatenate(batches)
+    _, _, mean, variance = model.get_weights()
+    np.testing.assert_allclose(mean, everything.mean((0, 1, 2)), rtol=1e-4)
+    np.testing.assert_allclose(variance, everything.var((0, 1, 2)), rtol=1e-2)
+    assert model.get_layer("bn").momentum == 0.9
+    km.recalibrate(model, batches, batches=1)
+    np.testing.assert_allclose(
+        model.get_weights()[2], batches[0].mean((0, 1, 2)), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_recalibration_needs_data():
+    with pytest.raises(ValueError, match="dataset must yield at least one batch"):
+        km.recalibrate(make(), [])
+    with pytest.raises(ValueError, match="batches must be at least 1; got 0"):
+        km.recalibrate(make(), [X], batches=0)

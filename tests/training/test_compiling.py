@@ -1,0 +1,235 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_mobilenets as km
+from tests import golden
+
+SMALL = {"alpha": 0.25, "resolution": 32, "classes": 4, "shallow": True}
+QUIET = {"batch_norm_momentum": 0.5}  # settles within the few steps of a test
+
+
+def small(**arguments) -> keras.Model:
+    return km.build("mobilenet_v1", **{**SMALL, **arguments})
+
+
+def batches(images: int = 32, size: int = 8) -> tf.data.Dataset:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, images)
+    x = rng.normal(0, 0.3, (images, 32, 32, 3)) + labels[:, None, None, None] / 4
+    return tf.data.Dataset.from_tensor_slices((x.astype("float32"), labels)).batch(size)
+
+
+# Tolerances of tests/data/golden/README.md's float32 and float64 files: losses,
+# tensor norms and logits after each of six steps.
+GOLDEN = {
+    "A_lr1e-5": ("mobilenet_v2", 0.35, "slim_v2", [1e-4] * 2 + [2e-4] * 2 + [5e-4, 1e-3], 2e-4, 1e-3),
+    "C_lr1e-5": ("mobilenet_v1", 0.25, "slim_v1", [1e-4] * 2 + [2e-4] * 2 + [5e-4, 1e-3], 2e-4, 1e-3),
+    "A_f64_lr1e-5": ("mobilenet_v2", 0.35, "slim_v2", [5e-7] * 6, 3e-7, 1e-7),
+    "C_f64_lr1e-5": ("mobilenet_v1", 0.25, "slim_v1", [5e-7] * 6, 3e-7, 1e-7),
+}  # fmt: skip
+
+
+def check_golden_trajectory(case: str) -> None:
+    name, alpha, recipe, loss_bars, norm_bar, logits_bar = GOLDEN[case]
+    exact = "f64" in case
+    stored = golden.load(case)
+    model = km.build(
+        name,
+        alpha=alpha,
+        resolution=96,
+        classes=10,
+        classifier_activation=None,
+        dropout=0.0,
+    )
+    golden.set_weights(model, stored, inference=False)
+    km.compile(
+        model,
+        recipe,
+        steps_per_epoch=1000,
+        learning_rate=1e-5,
+        decay_rate=1.0,
+        ema_decay=None,
+    )
+    statistics = stored["kinds"] == "moving_variance"
+    for step in range(6):
+        loss = model.train_on_batch(golden.images(step, 96), golden.labels(step, 10))
+        model.reset_metrics()
+        loss = loss[0] if isinstance(loss, (list, tuple)) else loss
+        assert abs(loss - stored["loss_total"][step]) < loss_bars[step] * loss
+        norms, expected = golden.norms(model.weights), stored["steps_l2"][step]
+        # In float64 slim's unfused kernel feeds the biased variance; see *_unbiased.
+        compared = (expected > 0) & ~(statistics if exact else False)
+        difference = np.abs(norms - expected)[compared] / expected[compared]
+        assert difference.max() < norm_bar
+        if not exact:
+            logits = np.array(model(golden.images(100, 96), training=False))
+            each = stored["eval_logits_each_step"][step]
+            assert golden.deviation(logits, each) < logits_bar
+    final = stored["final_unbiased_l2" if exact else "final_l2"][statistics]
+    norms = golden.norms(model.weights)[statistics]
+    assert (np.abs(norms - final) / final).max() < (1e-6 if exact else 5e-6)
+    if exact:
+        logits = np.array(model(golden.images(100, 96), training=False))
+        assert golden.deviation(logits, stored["eval_logits_unbiased"]) < 1e-7
+    position = {id(v): i for i, v in enumerate(model.trainable_variables)}
+    for row, index in enumerate(stored["slot_index"].astype(int)):
+        slot = position[id(model.weights[index])]
+        for kind, slots, bar in (
+            ("rms", model.optimizer._mean_squares, 1e-6 if exact else 0.1),
+            ("momentum", model.optimizer._momentum_buffers, 1e-6 if exact else 0.06),
+        ):
+            expected = stored[f"slot_{kind}_l2"][row]
+            (norm,) = golden.norms([slots[slot]])
+            assert abs(norm - expected) <= bar * expected
+
+
+@pytest.mark.parametrize("case", ["A_lr1e-5", "C_lr1e-5"])
+def test_six_steps_are_those_of_the_authors_code(case):
+    check_golden_trajectory(case)
+
+
+@pytest.mark.parametrize("case", ["A_f64_lr1e-5", "C_f64_lr1e-5"])
+def test_six_steps_are_those_of_the_authors_code_in_float64(case, float64):
+    check_golden_trajectory(case)
+
+
+def test_fit_traces_once():
+    model = small()
+    km.compile(model, "quick", steps_per_epoch=4, **QUIET)
+    traces = []
+    step = model.train_step
+    model.train_step = lambda data: (traces.append(1), step(data))[1]
+    model.fit(batches(), epochs=2, verbose=0)
+    assert len(traces) == 1
+
+
+def test_fit_learns_evaluates_and_resumes_from_its_file(tmp_path):
+    model = small()
+    km.compile(model, "quick", steps_per_epoch=4, epochs=15, ema_decay=0.8, **QUIET)
+    history = model.fit(batches(), epochs=15, verbose=0).history
+    assert history["accuracy"][-1] > 0.9
+    assert history["loss"][-1] < history["loss"][0]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    ours = model.evaluate(batches(), verbose=0)
+    np.testing.assert_allclose(loaded.evaluate(batches(), verbose=0), ours, rtol=1e-2)
+    assert isinstance(loaded.optimizer, km.RMSprop)
+
+
+def test_the_recipe_reaches_everything():
+    model = small(dropout=None)
+    km.compile(model, "slim_v2", steps_per_epoch=100, dropout=0.3, weight_decay=1e-3)
+    optimizer = model.optimizer
+    assert (optimizer.rho, optimizer.momentum, optimizer.epsilon) == (0.9, 0.9, 1.0)
+    assert optimizer.initial_accumulator == 1.0
+    assert model.get_layer("dropout").rate == 0.3
+    assert model.get_layer("stem_bn").momentum == 0.997
+    assert model.get_layer("stem").kernel.regularizer.weight_decay == 1e-3
+    assert model.loss.label_smoothing == 0.1
+    assert not model.loss.from_logits
+    km.compile(model, "torchvision_v2", steps_per_epoch=100)
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+    assert model.get_layer("stem_bn").gamma.regularizer.weight_decay == 4e-5
+
+
+@pytest.mark.parametrize("recipe", sorted(km.recipes))
+def test_every_recipe_takes_a_step(recipe):
+    model = small()
+    km.compile(model, recipe, steps_per_epoch=1000, epochs=100)
+    before = model.get_weights()
+    x, y = next(batches().as_numpy_iterator())
+    assert np.isfinite(model.train_on_batch(x, y)[0])
+    changed = [
+        not np.array_equal(now, then)
+        for now, then in zip(model.get_weights(), before, strict=True)
+    ]
+    # A warm-up starts at rate 0: then only the moving statistics move.
+    expected = len(changed) if not km.recipes[recipe].warmup_epochs else 22
+    assert sum(changed) >= expected - 2
+
+
+def test_a_foreign_model():
+    model = keras.applications.MobileNet(
+        input_shape=(32, 32, 3), alpha=0.25, weights=None, classes=4
+    )
+    km.compile(model, "quick", steps_per_epoch=4, **QUIET)
+    x, y = next(batches().as_numpy_iterator())
+    loss = model.train_on_batch(x, y)[0]
+    assert loss == pytest.approx(np.log(4), abs=0.8)
+    assert not model.loss.from_logits
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = small()
+        km.compile(model, "quick", steps_per_epoch=4, epochs=8, **QUIET)
+        losses = model.fit(batches(), epochs=8, verbose=0).history["loss"]
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert losses[-1] < losses[0]
+
+
+def test_two_replicas_take_the_steps_of_one(two_replicas):
+    settings = {
+        "steps_per_epoch": 4,
+        "learning_rate": 1e-5,
+        "scale_learning_rate": False,
+        "ema_decay": 0.5,
+        **QUIET,
+    }
+    one = small(dropout=0.0)
+    initial = one.get_weights()
+    km.compile(one, "slim_v2", **settings)
+    with two_replicas.scope():
+        two = small(dropout=0.0)
+        two.set_weights(initial)
+        km.compile(two, "slim_v2", **settings)
+    histories = [m.fit(batches(), epochs=1, verbose=0).history for m in (one, two)]
+    assert histories[0]["loss"] == pytest.approx(histories[1]["loss"], rel=1e-5)
+    for ours, theirs in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_short_run_is_warned_about():
+    with pytest.warns(UserWarning, match="batch_norm_momentum=0.997 needs about 1000"):
+        km.compile(small(), "slim_v2", steps_per_epoch=10, epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        km.compile(small(), "slim_v2", steps_per_epoch=1000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"recipe": "slim_v3"}, "recipe must be one of .*did you mean"),
+        ({"learning_rat": 1}, "learning_rat.*did you mean 'learning_rate'"),
+        ({"learning_rate": 0}, "learning_rate must be .*above 0; got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be .*got nan"),
+        ({"momentum": 1.5}, "momentum must be below 1; got 1.5"),
+        ({"label_smoothing": 1}, "label_smoothing must be below 1"),
+        ({"ema_decay": 1}, "ema_decay must be None or below 1"),
+        ({"optimizer": "adam"}, "optimizer must be one of"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be .*got 0"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        km.compile(small(), **{"steps_per_epoch": 5, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"include_top": False}, "include_top=True"),
+        ({"classifier_activation": "sigmoid"}, "softmax or in logits .*sigmoid"),
+    ],
+)
+def test_models_without_a_softmax_are_refused(network, message):
+    with pytest.raises(ValueError, match=message):
+        km.compile(small(**network), steps_per_epoch=5)
