@@ -94,6 +94,8 @@ def load_data(
     resolution = check_resolution(None, resolution)
     recipe = get_recipe("quick" if recipe is None else recipe)
     seed = check_integer("seed", seed, low=0)
+    if seed >= 2**63:
+        raise ValueError(f"seed must be below 2**63; got {seed}")
     batch_size = check_integer(
         "batch_size", recipe.batch_size if batch_size is None else batch_size, low=1
     )

@@ -80,7 +80,8 @@ def test_crops_lie_anywhere_inside():
         assert size[2] in (-1, 3)
     assert np.min(begins) == 0
     assert np.max(begins) > 10
-    assert (np.max(ends, axis=0) == [60, 40]).all()
+    assert (np.max(ends, axis=0) <= [60, 40]).all()
+    assert (np.max(ends, axis=0) >= [58, 38]).all()
 
 
 def test_an_impossible_crop_is_the_whole_image():
