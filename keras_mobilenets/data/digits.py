@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from tensorflow_datasets.core.utils import tqdm_utils
 
 EVERY = 10  # of each class, one image in ten goes to validation, one to test
@@ -86,30 +87,33 @@ def prepared_digits(data_dir: str | os.PathLike | None = None) -> Digits:
 
     >>> prepared_digits().as_dataset(split="train")
     """
-    builder = Digits(data_dir=data_dir)
-    if builder.is_prepared():
-        return builder
-    try:
-        with _quiet():
+    with _quiet():
+        builder = Digits(data_dir=data_dir)
+        if builder.is_prepared():
+            return builder
+        try:
             builder.download_and_prepare()
-    except Exception as error:
-        if not Digits(data_dir=data_dir).is_prepared():
-            raise ValueError(
-                "data_dir must be a folder that can be written; got "
-                f"{os.fspath(data_dir) if data_dir else str(builder.data_path)!r} "
-                f"({error})"
-            ) from error
-    return Digits(data_dir=data_dir)
+        except Exception as error:
+            if not Digits(data_dir=data_dir).is_prepared():
+                place = data_dir if data_dir else builder.data_path
+                raise ValueError(
+                    "data_dir must be a folder that can be written; got "
+                    f"{os.fspath(place)!r} ({error})"
+                ) from error
+        return Digits(data_dir=data_dir)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without TFDS's progress bars and messages."""
+    """Without TFDS's progress bars, messages and warnings."""
     active = getattr(tqdm_utils, "_active", True)  # there is no public getter
+    verbosity = logging.get_verbosity()
     tfds.disable_progress_bar()
+    logging.set_verbosity(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
+        logging.set_verbosity(verbosity)
         if active:
             tfds.enable_progress_bar()

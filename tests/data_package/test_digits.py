@@ -75,6 +75,7 @@ def test_preparing_is_quiet_and_done_once(tmp_path, capfd, monkeypatch):
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "Generating" not in captured.err
+    assert "Variant folder" not in captured.err
 
     def again(self):
         raise AssertionError("prepared twice")
