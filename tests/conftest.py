@@ -14,7 +14,9 @@ tf.config.set_logical_device_configuration(
 )
 
 
-@pytest.fixture
+# One for all tests: strategies number their collectives from the same start, and
+# TensorFlow remembers the shape of each number for as long as the process lives.
+@pytest.fixture(scope="session")
 def two_replicas() -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 

@@ -27,7 +27,7 @@ class ModelAverage:
         self._model = weakref.proxy(model)
         self.averages = [
             keras.Variable(
-                variable.value,
+                tf.convert_to_tensor(variable),  # a copy; a variable would be shared
                 dtype=variable.dtype,
                 trainable=False,
                 name=f"{variable.name}_average",

@@ -49,34 +49,33 @@ class SmoothedCrossentropy(keras.losses.Loss):
         }
 
 
-class HalfL2(keras.regularizers.Regularizer):
-    """`weight_decay / 2 * sum(w ** 2)`: what slim's l2_regularizer means.
-
-    Keras' L2 has no half: slim's 4e-5 is Keras' 2e-5.
-    """
-
-    def __init__(self, weight_decay: float):
-        self.weight_decay = float(weight_decay)
-
-    def __call__(self, variable: Any) -> tf.Tensor:
-        return self.weight_decay * tf.nn.l2_loss(tf.convert_to_tensor(variable))
-
-    def get_config(self) -> dict[str, Any]:
-        return {"weight_decay": self.weight_decay}
+# Where Keras layers keep the regularizer of a weight; DepthwiseConv2D keeps it apart.
+_REGULARIZER_OF = {
+    "kernel": ("depthwise_regularizer", "kernel_regularizer"),
+    "bias": ("bias_regularizer",),
+    "gamma": ("gamma_regularizer",),
+    "beta": ("beta_regularizer",),
+}
 
 
 def regularize(model: keras.Model, weight_decay: float, scope: str) -> None:
     """Give the model's trainable variables the recipe's L2, and no other.
 
+    The loss of a variable is weight_decay / 2 * sum(w ** 2): slim's l2_regularizer
+    has the half that Keras' L2 lacks, so its 4e-5 is Keras' 2e-5.
+
     `scope` "kernels": convolution and classifier kernels, not depthwise kernels,
     biases or batch norm (slim's arg scopes; V1 section 3.2). "all": every
     trainable variable, as PyTorch's weight_decay does.
     """
-    kernels = {
-        id(layer.kernel)
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
-    }
-    for variable in model.trainable_variables:
-        chosen = scope == "all" or id(variable) in kernels
-        variable.regularizer = HalfL2(weight_decay) if chosen and weight_decay else None
+    l2 = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+    for layer in model._flatten_layers(include_self=False):
+        full = isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
+        for weight, homes in _REGULARIZER_OF.items():
+            chosen = scope == "all" or (full and weight == "kernel")
+            for home in homes:
+                if hasattr(layer, home):  # so that a saved model keeps it
+                    setattr(layer, home, l2 if chosen else None)
+        for variable in layer._trainable_variables:
+            chosen = scope == "all" or (full and variable is layer.kernel)
+            variable.regularizer = l2 if chosen else None

@@ -39,21 +39,25 @@ class ExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = int(warmup_steps)
 
     def __call__(self, step: Any) -> tf.Tensor:
-        dtype = keras.config.floatx()
-        step = tf.cast(step, tf.int64)  # whole: no boundary is missed by rounding
+        # In whole numbers and float64, so that no boundary is missed and 500 drops
+        # do not add up to 500 roundings.
+        step = tf.cast(step, tf.int64)
 
         def decayed(at: tf.Tensor) -> tf.Tensor:
             if self.staircase:
-                drops = tf.cast(at // self.decay_steps, dtype)
+                drops = tf.cast(at // self.decay_steps, tf.float64)
             else:
-                drops = tf.cast(at, dtype) / self.decay_steps
-            return self.learning_rate * tf.pow(tf.cast(self.decay_rate, dtype), drops)
+                drops = tf.cast(at, tf.float64) / self.decay_steps
+            return self.learning_rate * tf.pow(
+                tf.constant(self.decay_rate, tf.float64), drops
+            )
 
-        if not self.warmup_steps:
-            return decayed(step)
-        reached = tf.cast(step, dtype) / self.warmup_steps
-        top = decayed(tf.constant(self.warmup_steps, tf.int64))
-        return tf.where(step < self.warmup_steps, reached * top, decayed(step))
+        rate = decayed(step)
+        if self.warmup_steps:
+            reached = tf.cast(step, tf.float64) / self.warmup_steps
+            top = decayed(tf.constant(self.warmup_steps, tf.int64))
+            rate = tf.where(step < self.warmup_steps, reached * top, rate)
+        return tf.cast(rate, keras.config.floatx())
 
     def get_config(self) -> dict[str, Any]:
         return {

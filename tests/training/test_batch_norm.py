@@ -10,7 +10,7 @@ X = np.random.default_rng(0).normal(1, 2, (4, 5, 5, 3)).astype("float32")
 
 
 def make(dtype: str | None = None, synchronized: bool = False) -> keras.Model:
-    inputs = keras.Input((5, 5, 3), dtype=dtype)
+    inputs = keras.Input((5, 5, 3), dtype="float64" if dtype == "float64" else None)
     layer = keras.layers.BatchNormalization(
         momentum=0.9, synchronized=synchronized, dtype=dtype, name="bn"
     )

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import keras_mobilenets as km
-from keras_mobilenets.training.losses import HalfL2, SmoothedCrossentropy, regularize
+from keras_mobilenets.training.losses import SmoothedCrossentropy, regularize
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (6, 5)).astype("float32")
 LABELS = np.array([0, 4, 2, 2, 1, 3])
@@ -22,11 +22,6 @@ def test_equal_to_tensorflow_1(smoothing):
     assert float(of_probabilities(LABELS[:, None], probabilities)) == pytest.approx(
         float(reference), rel=1e-5
     )
-
-
-def test_half_l2_is_slims():
-    assert float(HalfL2(2.0)(tf.constant([1.0, 2.0, 3.0]))) == 14.0
-    assert float(keras.regularizers.L2(2.0)(tf.constant([1.0, 2.0, 3.0]))) == 28.0
 
 
 @pytest.mark.parametrize(
@@ -48,3 +43,11 @@ def test_kernels_are_regularized_and_nothing_else(name, kernels):
     assert all(v.regularizer for v in model.trainable_variables)
     regularize(model, 0.0, "kernels")
     assert not model.losses
+
+
+def test_a_saved_model_keeps_its_weight_decay(tmp_path):
+    model = km.build("mobilenet_v1", alpha=0.25, resolution=32, classes=3)
+    regularize(model, 4e-5, "all")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert float(sum(loaded.losses)) == pytest.approx(float(sum(model.losses)))
