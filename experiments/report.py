@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_mobilenets.architecture import Layer, make_plan, plan_cost
+from keras_mobilenets.text import table
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("row", "quantity", "paper", "ours", "deviation", "agrees")
@@ -112,7 +113,7 @@ def _cells(row: dict[str, Any], mark: str) -> tuple[str, ...]:
 def format_table(rows: list[dict[str, Any]]) -> str:
     """The rows in aligned columns, errata and notes numbered below."""
     remarks: list[str] = []
-    lines = [COLUMNS]
+    lines = []
     for row in rows:
         marks = []
         for kind in ("erratum", "note"):
@@ -123,18 +124,8 @@ def format_table(rows: list[dict[str, Any]]) -> str:
                 remarks.append(remark)
             marks.append(f"[{remarks.index(remark) + 1}]")
         lines.append(_cells(row, " ".join(marks)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, tuple("-" * width for width in widths))
-    left = {0, 1, len(COLUMNS) - 1}
-    table = [
-        "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
     notes = [f"[{number}] {remark}" for number, remark in enumerate(remarks, 1)]
-    return "\n".join(table + notes)
+    return "\n".join([table(COLUMNS, lines), *notes])
 
 
 def report(file: str, notebook: str, rows: list[dict[str, Any]]) -> None:

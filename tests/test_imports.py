@@ -15,6 +15,7 @@ ROOT = PACKAGE.parent
 # What a room may import of the package, besides itself.
 BELOW: dict[str, set[str]] = {
     "architecture": set(),
+    "text": set(),
     "recipe": {"architecture"},
     "plots": {"architecture", "recipe"},
     "models": {"architecture", "recipe"},
@@ -23,7 +24,7 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["training"] = {"architecture", "recipe", "models", "data", "plots"}
 BELOW["tuning"] = BELOW["training"] | {"training"}
-BELOW["__main__"] = BELOW["tuning"] | {"tuning", "deploy"}
+BELOW["__main__"] = BELOW["tuning"] | {"__init__", "tuning", "deploy", "text"}
 BELOW["__init__"] = set(BELOW) - {"__main__"}
 
 PUBLIC = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from keras_mobilenets.architecture.arguments import check_integer
 from keras_mobilenets.architecture.plan import IMAGE, Layer, make_plan
 
 
@@ -128,6 +129,7 @@ def cost(
     >>> cost("mobilenet_v2", alpha=1.0, classes=1001).macs
     300775552
     """
+    check_integer("bytes_per_element", bytes_per_element, low=1)
     plan = make_plan(
         name,
         alpha=alpha,

@@ -30,6 +30,7 @@ from keras_mobilenets.architecture.tables import (
 )
 
 IMAGE = "image"  # what the first layer reads
+ARGUMENTS = ("alpha", "rho", "resolution", "include_top", "pooling", "classes")
 
 
 class Layer(NamedTuple):
@@ -175,7 +176,7 @@ def make_plan(
     ['stem', 'block_1_depthwise', 'block_1_project']
     """
     name = check_name(name)
-    check_known(name, variant, VARIANTS["mobilenet_v1"] + VARIANTS["mobilenet_v2"])
+    check_known(name, variant, (*ARGUMENTS, *dict.fromkeys(sum(VARIANTS.values(), ()))))
     variant = check_variant(name, variant)
     alpha = check_alpha(alpha)
     classes = check_classes(classes)

@@ -20,7 +20,7 @@ from keras_mobilenets.architecture.arguments import (
     check_name,
     check_number,
 )
-from keras_mobilenets.architecture.plan import IMAGE, Layer, make_plan
+from keras_mobilenets.architecture.plan import ARGUMENTS, IMAGE, Layer, make_plan
 from keras_mobilenets.architecture.tables import NETWORKS
 from keras_mobilenets.models.weights import (
     copy_weights,
@@ -174,9 +174,8 @@ def build(
     475544
     """
     name = check_name(name)
-    check_known(
-        "build()", variant, (*CONSTANTS, *dict.fromkeys(sum(VARIANTS.values(), ())))
-    )
+    variants = dict.fromkeys(sum(VARIANTS.values(), ()))
+    check_known("build()", variant, (*ARGUMENTS, *variants, *CONSTANTS))
     constants = _take_constants(name, variant)
     plan = make_plan(
         name,
