@@ -1,7 +1,7 @@
 import dataclasses
-import pickle
 import json
 import math
+import pickle
 import re
 
 import pytest

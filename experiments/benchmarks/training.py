@@ -177,9 +177,9 @@ def main() -> None:
         alpha, size, batch = float(numbers[0]), int(numbers[1]), int(numbers[2])
         return serve(make(which, name, alpha, size, batch))
 
-    from keras_mobilenets.text import table
-
     import sys
+
+    from keras_mobilenets.text import table
 
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for index in options.cases:

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.utils import tqdm_utils
 
-EVERY = 10  # of each class, one image in ten goes to validation, one to test
+HELD_OUT = 180  # images for validation, and as many for the test: a tenth each
 
 
 # Not registered: `tfds.builder` needs no registration once the data is prepared,
@@ -25,9 +25,8 @@ EVERY = 10  # of each class, one image in ten goes to validation, one to test
 class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """The digits: uint8 [8, 8, 1], 0..16 scaled to 0..255, labels "0" to "9".
 
-    Splits: train 1,433, validation 179 and test 185 images. Within each class, in
-    scikit-learn's order, images 0, 10, 20... are the test split and 5, 15, 25...
-    the validation split, so the splits never change and are stratified.
+    Splits: train 1,437, validation 180 and test 180 images, drawn once at random
+    and stratified: scikit-learn orders the images by writer.
 
     >>> Digits(data_dir="data").download_and_prepare()
     """
@@ -54,18 +53,21 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         from sklearn.datasets import load_digits  # slow to import, used once
+        from sklearn.model_selection import train_test_split
 
         data = load_digits()
         images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
-        rank = np.empty(len(images), int)  # of an image within its class
-        for digit in range(10):
-            members = np.flatnonzero(data.target == digit)
-            rank[members] = np.arange(len(members)) % EVERY
-        test, validation = rank == 0, rank == EVERY // 2
+        train, rest = train_test_split(
+            np.arange(len(images)), test_size=2 * HELD_OUT, random_state=0,
+            stratify=data.target,
+        )  # fmt: skip
+        validation, test = train_test_split(
+            rest, test_size=HELD_OUT, random_state=0, stratify=data.target[rest]
+        )
         return {
-            split: self._generate_examples(images, data.target, np.flatnonzero(chosen))
+            split: self._generate_examples(images, data.target, np.sort(chosen))
             for split, chosen in (
-                ("train", ~test & ~validation),
+                ("train", train),
                 ("validation", validation),
                 ("test", test),
             )
