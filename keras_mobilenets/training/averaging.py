@@ -34,26 +34,26 @@ class ModelAverage:
             )
             for variable in model.weights
         ]
+        self._dtypes = {average.value.dtype for average in self.averages}
 
     def update(self, num_updates: Any) -> None:
         """Move every average one step; called in a replica or outside of any."""
-        dtype = keras.config.floatx()
-        n = tf.cast(num_updates, dtype)
-        decay = tf.minimum(tf.cast(self.decay, dtype), (1 + n) / (10 + n))
+        n = tf.cast(num_updates, tf.float64)
+        rate = 1 - tf.minimum(tf.constant(self.decay, tf.float64), (1 + n) / (10 + n))
+        rates = {dtype: tf.cast(rate, dtype) for dtype in self._dtypes}
 
-        def move(average: tf.Variable, value: tf.Tensor, decay: tf.Tensor) -> None:
-            rate = tf.cast(1 - decay, average.dtype)
-            average.assign_sub((average - value) * rate)
+        def move(average: tf.Variable, value: tf.Tensor, rates: dict) -> None:
+            average.assign_sub((average - value) * rates[average.dtype])
 
-        def move_all(strategy: tf.distribute.Strategy, decay: tf.Tensor) -> None:
+        def move_all(strategy: tf.distribute.Strategy, rates: dict) -> None:
             for average, variable in zip(
                 self.averages, self._model.weights, strict=True
             ):
                 strategy.extended.update(
-                    average.value, move, args=(variable.value, decay), group=False
+                    average.value, move, args=(variable.value, rates), group=False
                 )
 
-        tf.distribute.get_replica_context().merge_call(move_all, args=(decay,))
+        tf.distribute.get_replica_context().merge_call(move_all, args=(rates,))
 
 
 # Beside the models, not on them: a Keras model would take the averages for weights.

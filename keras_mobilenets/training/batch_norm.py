@@ -82,18 +82,20 @@ def _call(
     if synchronized:
         outputs = _normalize_elementary(layer, tf.cast(inputs, "float32"), training)
         return tf.cast(outputs, layer.compute_dtype)
+    # The kernel moves the statistics it is given, the variance by the unbiased one.
     outputs = tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=tf.convert_to_tensor(layer.gamma),
         offset=tf.convert_to_tensor(layer.beta),
-        mean=[] if training else tf.convert_to_tensor(layer.moving_mean),
-        variance=[] if training else tf.convert_to_tensor(layer.moving_variance),
+        mean=tf.convert_to_tensor(layer.moving_mean),
+        variance=tf.convert_to_tensor(layer.moving_variance),
         epsilon=layer.epsilon,
+        exponential_avg_factor=1.0 - layer.momentum,
         is_training=training,
     )
-    if training:  # batch_variance is the unbiased one
-        _move(layer.moving_mean, outputs.batch_mean, layer.momentum)
-        _move(layer.moving_variance, outputs.batch_variance, layer.momentum)
+    if training:
+        layer.moving_mean.assign(outputs.batch_mean)
+        layer.moving_variance.assign(outputs.batch_variance)
     return outputs.y
 
 
