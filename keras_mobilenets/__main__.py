@@ -11,6 +11,7 @@ import ast
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -24,28 +25,55 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+def _start_tensorflow() -> None:
+    """Import TensorFlow without its notices.
+
+    TensorFlow 2.21 writes some straight to the descriptor, before it reads its log
+    level. A user's own TF_CPP_MIN_LOG_LEVEL lets all through.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as notices:
+        os.dup2(notices.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
 def _value(text: str) -> Any:
     """A number, True, False, None or a tuple where `text` is one, else the text.
 
     What it is not, the API's own checks say.
     """
     try:
-        return (
-            float(text)
-            if text.lower() in ("nan", "inf", "-inf")
-            else (ast.literal_eval(text))
-        )
+        if text.lower() in ("nan", "inf", "-inf"):
+            return float(text)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
 
 
-def _settings(pairs: Sequence[str]) -> dict[str, Any]:
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments from `--set FIELD=VALUE` options."""
     settings = {}
-    for pair in pairs:
+    for pair in arguments.set:
         field, equals, value = pair.partition("=")
         if not (field and equals):
-            raise ValueError(f"--set must be FIELD=VALUE; got {pair!r}")
+            raise ValueError(
+                f"--set must be FIELD=VALUE, such as expansion=4; got {pair!r}"
+            )
+        if hasattr(arguments, field):
+            raise ValueError(
+                f"--set is for arguments without an option; got {pair!r}: give "
+                f"{'NAME' if field == 'name' else '--' + field.replace('_', '-')}"
+            )
+        if field in settings:
+            raise ValueError(f"--set must give {field} once; got {pair!r} too")
         settings[field] = _value(value)
     return settings
 
@@ -61,20 +89,21 @@ def _print_json(value: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    _start_tensorflow()
     options = _given(
         arguments, "data", "alpha", "rho", "resolution", "recipe", "workdir",
         "weights", "seed", "data_dir", "epochs", "batch_size", "learning_rate",
     )  # fmt: skip
     run = km.train(
         arguments.name,
-        **{**_settings(arguments.set), **options},
-        verbose=not arguments.json,
+        **{"verbose": not arguments.json, **_settings(arguments), **options},
     )
     if arguments.json:
         _print_json(run.report)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    _start_tensorflow()
     result = km.evaluate(
         arguments.workdir,
         **_given(arguments, "data", "split", "data_dir"),
@@ -91,6 +120,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    _start_tensorflow()
     results = km.predict(arguments.images, arguments.workdir, top=arguments.top)
     if arguments.json:
         return _print_json(results)
@@ -111,13 +141,12 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _cost(arguments: argparse.Namespace) -> None:
+    options = _given(
+        arguments, "alpha", "rho", "resolution", "classes", "bytes_per_element"
+    )
     cost = km.cost(
         arguments.name,
-        include_top=not arguments.no_top,
-        **_settings(arguments.set),
-        **_given(
-            arguments, "alpha", "rho", "resolution", "classes", "bytes_per_element"
-        ),
+        **{"include_top": not arguments.no_top, **_settings(arguments), **options},
     )
     if arguments.json:
         return _print_json(cost.as_dict())
@@ -303,10 +332,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = _make_parser()
     parsed = parser.parse_args(arguments)
-    # TensorFlow's start-up notices; a user's own setting wins.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        return parsed.run(parsed) or 0
+        status = parsed.run(parsed) or 0
+        sys.stdout.flush()  # here, where a closed pipe is expected
+        return status
     except ValueError as error:
         message = " ".join(str(error).split())
         print(f"keras-mobilenets: error: {message}", file=sys.stderr)
@@ -317,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"keras-mobilenets: error: {error}", file=sys.stderr)
         return 3
     except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130

@@ -8,6 +8,7 @@ import pathlib
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from keras_mobilenets.architecture import Cost
 
@@ -38,7 +39,8 @@ def plot_curves(
         axes.set(xlabel="epoch", ylabel=metric)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     return _saved(figure, path)
 
 
@@ -54,9 +56,7 @@ def plot_cost(
     left.set_yticks(range(len(layers)), [row.name for row in layers], fontsize=6)
     left.invert_yaxis()
     kinds = dict.fromkeys(row.layer.kind for row in layers)
-    handles = [
-        right.barh([0], [0], color=COLORS[kind], label=LABELS[kind]) for kind in kinds
-    ]
+    handles = [Patch(color=COLORS[kind], label=LABELS[kind]) for kind in kinds]
     right.legend(handles=handles, loc="lower right", fontsize=8)
     figure.suptitle(
         f"{title + ': ' if title else ''}{cost.macs / 1e6:.1f} M mult-adds, "

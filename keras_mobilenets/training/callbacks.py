@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import pathlib
@@ -61,7 +62,7 @@ class KeepLastGood(keras.callbacks.Callback):
         raise TrainingDiverged(
             f"the loss became {loss} at step {batch + 1} of epoch {self.epoch + 1} "
             f"(learning rate {float(np.array(self.model.optimizer.learning_rate)):g}); "
-            f"{self._cause()}; {kept}"
+            f"{self._cause(batch + 1)}; {kept}"
         )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -71,11 +72,12 @@ class KeepLastGood(keras.callbacks.Callback):
         os.replace(beside, self.path)
         self.saved = epoch + 1
 
-    def _cause(self) -> str:
+    def _cause(self, steps: int) -> str:
         self.splits.set_epoch(self.epoch)
-        for step, (images, _) in enumerate(self.splits.train.as_numpy_iterator()):
+        seen = itertools.islice(self.splits.train.as_numpy_iterator(), steps)
+        for step, (images, _) in enumerate(seen, start=1):
             if not np.isfinite(images).all():
-                return f"batch {step + 1} of the data holds values that are no numbers"
+                return f"batch {step} of the data holds values that are no numbers"
         return (
             "the images are finite, so the learning rate is the likely cause: lower it"
         )

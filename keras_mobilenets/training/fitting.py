@@ -108,7 +108,7 @@ def train(
     """
     name = check_name(name)
     seed = check_integer("seed", seed, low=0)
-    quick = os.fspath(data) == "digits"
+    quick = data == "digits"
     if rho is None and resolution is None:
         resolution = QUICK_START["resolution"] if quick else NATIVE_RESOLUTION
     if alpha is None:
@@ -120,8 +120,7 @@ def train(
     epsilon = {k: variant.pop(k) for k in ("batch_norm_epsilon",) if k in variant}
     network = {"alpha": alpha, "rho": rho, "resolution": resolution, **variant}
     pixels = cost(name, **network).layers[0].layer.size_in  # checks all of them
-    label = pathlib.Path(os.fspath(data)).name.replace(":", "_") or "data"
-    directory = files.new_workdir(workdir, label)
+    files.check_unused(workdir)
 
     started = time.perf_counter()
     keras.utils.set_random_seed(seed)
@@ -139,6 +138,8 @@ def train(
     )
     compile(model, recipe, steps_per_epoch=splits.steps_per_epoch)
     price = cost(name, classes=len(splits.classes), **network)
+    label = pathlib.Path(splits.source).name.replace(":", "_") or "data"
+    directory = files.make_workdir(workdir, label)
     if verbose:
         print(
             f"{name}, alpha {alpha:g}, {pixels} px: {price.params:,} parameters, "
@@ -146,7 +147,6 @@ def train(
             f"{len(splits.classes)} classes; recipe {recipe.name}, {recipe.epochs} "
             f"epochs of {splits.steps_per_epoch} steps; {directory}"
         )
-    directory.mkdir(parents=True, exist_ok=True)
     fitting = time.perf_counter()
     _fit(model, splits, recipe, directory, verbose)
     fitted = time.perf_counter()
@@ -164,7 +164,8 @@ def train(
         "rho": pixels / NATIVE_RESOLUTION,
         "resolution": pixels,
         "variant": {**variant, **epsilon},
-        "data": os.fspath(data),
+        # A path object is a folder wherever one stands; its bare name is not.
+        "data": data if isinstance(data, str) else os.path.abspath(data),
         "data_dir": None if data_dir is None else os.fspath(data_dir),
         "classes": list(splits.classes),
         "images": {
@@ -176,7 +177,7 @@ def train(
         "recipe": {"name": recipe.name, **recipe.as_dict()},
         "steps_per_epoch": splits.steps_per_epoch,
         "epochs": _epochs_run(directory / files.HISTORY),
-        "weights": "averaged" if recipe.ema_decay else "last",
+        "weights": _kept_weights(recipe),
         **accuracy,
         "cost": {
             "params": price.params,
@@ -229,12 +230,20 @@ def _fit(
         validation_data=splits.validation,
         epochs=recipe.epochs,
         callbacks=callbacks,
+        shuffle=False,  # the data shuffles itself
         verbose=1 if verbose else 0,
     )
 
 
 def _evaluate(model: keras.Model, split: tf.data.Dataset) -> dict[str, float]:
     return model.evaluate(split, verbose=0, return_dict=True)
+
+
+def _kept_weights(recipe: Recipe) -> str:
+    """Which weights of the run its model has."""
+    if recipe.ema_decay:
+        return "averaged"
+    return "best" if recipe.early_stopping_patience else "last"
 
 
 def _epochs_run(history: pathlib.Path) -> int:
@@ -261,14 +270,10 @@ def _leave(
     plot_curves(directory / files.HISTORY, directory / files.CURVES)
     samples = directory / files.SAMPLES
     samples.mkdir(exist_ok=True)
-    number = 0
-    for images, labels in splits.test.as_numpy_iterator():
-        for image, label in zip(images, labels, strict=True):
-            if number == SAMPLES:
-                break
-            pixels = np.clip((image + 1) * 127.5, 0, 255).astype("uint8")
-            shown = splits.classes[label].replace("/", "_")
-            Image.fromarray(pixels).save(samples / f"{number}-{shown}.png")
-            number += 1
+    first = splits.test.unbatch().take(SAMPLES).as_numpy_iterator()
+    for number, (image, label) in enumerate(first):
+        pixels = np.rint(np.clip((image + 1) * 127.5, 0, 255)).astype("uint8")
+        shown = splits.classes[label].replace("/", "_")
+        Image.fromarray(pixels).save(samples / f"{number}-{shown}.png")
     (directory / files.CHECKPOINT).unlink(missing_ok=True)
     files.write_json(directory / files.REPORT, report)

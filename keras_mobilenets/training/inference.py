@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from keras_mobilenets.architecture.arguments import check_choice, check_integer
 from keras_mobilenets.data import load_data, load_image
-from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe
+from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe, recipes
 from keras_mobilenets.training.losses import SmoothedCrossentropy
 from keras_mobilenets.training.workdir import MODEL, find_workdir, read_report
 
@@ -19,7 +20,19 @@ from keras_mobilenets.training.workdir import MODEL, find_workdir, read_report
 def _recipe_of(report: dict[str, Any]) -> Recipe:
     """The recipe a run was trained with, from its report."""
     values = {k: v for k, v in report["recipe"].items() if k in FIELDS}
-    return get_recipe(report["recipe"]["name"], **values)
+    name = report["recipe"].get("name")
+    # A recipe of the user's own has all its fields in the report.
+    return get_recipe(name if name in recipes else "quick", **values)
+
+
+def _load_model(directory: pathlib.Path) -> keras.Model:
+    try:
+        return keras.saving.load_model(directory / MODEL, compile=False)
+    except Exception as error:  # of zip, HDF5, JSON or Keras, as the damage has it
+        raise ValueError(
+            f"{str(directory / MODEL)!r} cannot be read as a Keras model "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def evaluate(
@@ -66,7 +79,7 @@ def evaluate(
             f"({_few(report['classes'])}); got {os.fspath(source)!r} with "
             f"{_few(splits.classes)}"
         )
-    model = keras.saving.load_model(directory / MODEL, compile=False)
+    model = _load_model(directory)
     model.compile(
         loss=SmoothedCrossentropy(from_logits=False),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
@@ -119,7 +132,7 @@ def predict(
     report = read_report(directory)
     recipe = _recipe_of(report)
     batch = np.stack([load_image(p, report["resolution"], recipe) for p in paths])
-    model = keras.saving.load_model(directory / MODEL, compile=False)
+    model = _load_model(directory)
     results = []
     for path, scores in zip(paths, model.predict(batch, verbose=0), strict=True):
         best = np.argsort(-scores, kind="stable")[:top]

@@ -11,6 +11,7 @@ Files appear whole or not at all: written beside, then renamed.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
@@ -27,24 +28,45 @@ CHECKPOINT = "checkpoint.weights.h5"
 RUNS = "runs"  # parent of the work directories that nobody named
 
 
-def new_workdir(workdir: str | os.PathLike[str] | None, label: str) -> pathlib.Path:
-    """An unused directory: the one asked for, or `runs/<label>-<number>`.
+def check_unused(workdir: str | os.PathLike[str] | None) -> None:
+    """Nothing of the user's lies where a run is to be.
 
     Raises:
         ValueError: the directory asked for exists and is not empty.
     """
     if workdir is None:
-        number = 1
-        while (path := pathlib.Path(RUNS) / f"{label}-{number}").exists():
-            number += 1
-        return path
+        return
     path = pathlib.Path(workdir)
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise ValueError(
             f"workdir {str(path)!r} exists and is not empty; give the name of a new "
             "directory (nothing is overwritten)"
         )
-    return path
+
+
+def make_workdir(workdir: str | os.PathLike[str] | None, label: str) -> pathlib.Path:
+    """Make the directory asked for, or the next free `runs/<label>-<number>`.
+
+    Raises:
+        ValueError: it is in use, or cannot be made.
+    """
+    check_unused(workdir)
+    path = pathlib.Path(RUNS if workdir is None else workdir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if workdir is not None:
+            return path
+        for number in itertools.count(1):
+            try:  # making is claiming: a run that starts now gets the next number
+                (path / f"{label}-{number}").mkdir()
+            except FileExistsError:
+                continue
+            return path / f"{label}-{number}"
+    except OSError as error:
+        raise ValueError(
+            f"workdir must be a directory that can be made; got {str(path)!r} "
+            f"({error.strerror})"
+        ) from error
 
 
 def find_workdir(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
@@ -88,7 +110,8 @@ def read_report(workdir: pathlib.Path) -> dict[str, Any]:
     """
     try:
         report = json.loads((workdir / REPORT).read_text())
-        report["name"], report["resolution"], report["recipe"], report["classes"]
+        for field in ("resolution", "recipe", "classes", "data", "data_dir", "seed"):
+            report[field]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{str(workdir / REPORT)!r} is not a report of this package: {error!r}"
