@@ -156,7 +156,9 @@ def train(
             split: _evaluate(model, getattr(splits, split))
             for split in ("validation", "test")
         }
-        final = keras.models.clone_model(model)  # without the compile state
+        # Not clone_model, which copies the compile state: then model.keras would
+        # need this package's optimizer to load.
+        final = keras.Model.from_config(model.get_config())
         final.set_weights(model.get_weights())
     report = {
         "name": name,

@@ -1,0 +1,489 @@
+"""The command line."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_mobilenets as km
+from keras_mobilenets.__main__ import main
+
+TINY = (
+    "mobilenet_v1", "--alpha", "0.25", "--resolution", "32", "--set", "shallow=True",
+    "--epochs", "1",
+)  # fmt: skip
+ROOT = Path(km.__file__).parent.parent
+
+
+def command(*arguments, cwd=None):
+    """The command in a process of its own, as from a terminal."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def status_of(arguments):
+    """The exit status, also where argparse exits by itself."""
+    try:
+        return main(list(arguments))
+    except SystemExit as stop:
+        return stop.code
+
+
+def one_line(text):
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    assert text.startswith("keras-mobilenets")
+    assert "Traceback" not in text
+    return text
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# Without TensorFlow
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["cost", "--help"], ["cost", "--layers"], ["recommend"], ["recipes"]],
+    ids=" ".join,
+)
+def test_verbs_without_tensorflow(arguments):
+    done = command("-X", "importtime", "-m", "keras_mobilenets", *arguments)
+    assert done.returncode == 0
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & {"tensorflow", "keras", "numpy", "matplotlib"}
+
+
+def test_cost_prints_the_papers_numbers():
+    done = command("-m", "keras_mobilenets", "cost")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line.split("  ")[0]: line for line in done.stdout.splitlines()}
+    assert "300,774,272" in rows["mult-adds"]
+    assert "3,538,984" in rows["parameters"]
+    assert "3,504,872" in rows["trainable"]
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ([], {}),
+        (["mobilenet_v1", "--alpha", "0.5", "--rho", "0.714"],
+         {"name": "mobilenet_v1", "alpha": 0.5, "rho": 0.714}),
+        (["--resolution", "96", "--classes", "10", "--bytes-per-element", "1"],
+         {"resolution": 96, "classes": 10, "bytes_per_element": 1}),
+        (["--no-top", "--set", "expansion=4", "--set", "output_stride=16"],
+         {"include_top": False, "expansion": 4, "output_stride": 16}),
+        (["--set", "shortcut=none", "--set", "linear_bottleneck=False"],
+         {"shortcut": "none", "linear_bottleneck": False}),
+    ],
+)  # fmt: skip
+def test_cost_json_is_the_functions(capsys, options, arguments):
+    assert main(["cost", *options, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == km.cost(**arguments).as_dict()
+    assert not printed.err
+
+
+def test_cost_layers_has_a_row_for_every_layer(capsys):
+    assert main(["cost", "--layers"]) == 0
+    first_words = [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()]
+    names = [row.name for row in km.cost().layers]
+    assert first_words[2 : 2 + len(names)] == names
+
+
+def test_recommend(capsys):
+    limits = {"max_macs": 150e6, "min_top1": 60}
+    assert main(["recommend", "--max-macs", "150e6", "--min-top1", "60", "--json"]) == 0
+    expected = [point._asdict() for point in km.recommend(**limits)]
+    assert json.loads(capsys.readouterr().out) == expected
+    assert main(["recommend", "--max-macs", "150e6", "--min-top1", "60"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert len(rows) == len(expected)
+    assert rows[0].split()[0] == expected[0]["name"]
+
+
+def test_recommend_nothing_fits(capsys):
+    assert main(["recommend", "--max-macs", "1"]) == 1
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err.count("\n") == 1
+
+
+def test_recipes_listed_shown_and_compared(capsys):
+    assert main(["recipes"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in km.recipes)
+    assert main(["recipes", "slim_v2"]) == 0
+    shown = capsys.readouterr().out
+    assert "label_smoothing" in shown
+    assert km.recipes["slim_v2"].sources["epsilon"] in shown
+    assert main(["recipes", "slim_v2", "paper_v2"]) == 0
+    compared = capsys.readouterr().out
+    assert "slim_v2: 2.5" in compared
+    assert "paper_v2: 1.0" in compared
+    assert "4 fields differ" in compared
+
+
+@pytest.mark.parametrize("names", [[], ["quick"], ["quick", "flowers"]])
+def test_recipes_json(capsys, names):
+    assert main(["recipes", *names, "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    if not names:
+        assert list(value) == list(km.recipes)
+    elif len(names) == 1:
+        assert value["epochs"]["value"] == km.recipes["quick"].epochs
+    else:
+        rows = {row["field"]: row for row in value}
+        assert rows["epochs"]["flowers"] == km.recipes["flowers"].epochs
+
+
+def test_version(capsys):
+    assert status_of(["--version"]) == 0
+    assert capsys.readouterr().out == f"{km.__version__}\n"
+
+
+def test_a_reader_that_stops_early():
+    """As `keras-mobilenets cost --layers | head -1`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keras_mobilenets", "cost", "--layers"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 0
+
+
+# Mistakes: status 2, one line that names the argument and the way out
+
+MISTAKES = {
+    "cost mobilnet_v2": ("name", "did you mean 'mobilenet_v2'"),
+    "cost --alpha 0": ("alpha", "got 0", "above 0"),
+    "cost --alpha -1": ("alpha", "got -1", "above 0"),
+    "cost --alpha nan": ("alpha", "got nan", "above 0"),
+    "cost --alpha wide": ("alpha", "got 'wide'", "above 0"),
+    "cost --rho 0.5 --resolution 112": ("rho", "resolution", "not both"),
+    "cost --rho 0": ("rho", "got 0", "above 0"),
+    "cost --rho -0.5": ("rho", "got -0.5", "above 0"),
+    "cost --rho nan": ("rho", "got nan", "above 0"),
+    "cost --resolution 16": ("resolution", "got 16", "at least 32"),
+    "cost --resolution 100.5": ("resolution", "got 100.5", "whole number"),
+    "cost --resolution big": ("resolution", "got 'big'", "whole number"),
+    "cost --classes 0": ("classes", "got 0", "at least 1"),
+    "cost --classes -3": ("classes", "got -3", "at least 1"),
+    "cost --set depth_multiplier=1": ("depth_multiplier", "use alpha", "rho"),
+    "cost --set width_mult=1": ("width_mult", "use alpha"),
+    "cost --set input_shape=(96,96,3)": ("input_shape", "use resolution"),
+    "cost --set expnsion=4": ("expnsion", "did you mean 'expansion'"),
+    "cost --set expansion": ("--set", "FIELD=VALUE", "'expansion'"),
+    "cost --set alpha=0.5": ("alpha=0.5", "give --alpha"),
+    "cost --set name=mobilenet_v1": ("name=mobilenet_v1", "give NAME"),
+    "cost --set expansion=4 --set expansion=5": ("expansion", "once"),
+    "cost --widht 1": ("--widht", "--help"),
+    "cots": ("cots", "choose from", "cost"),
+    "": ("VERB", "--help"),
+    "recipes slim_v3": ("recipe", "slim_v3", "did you mean 'slim_v2'"),
+    "recipes quick slim_v1 slim_v2": ("recipes", "one or two", "got 3"),
+    "recommend --max-macs much": ("max_macs", "got 'much'", "number"),
+    "recommend --min-top1 nan": ("min_top1", "got nan"),
+    "recommend --name mobilenet": ("name", "did you mean"),
+    "predict": ("IMAGE", "--help"),
+    "train mobilenet_v3": ("name", "did you mean 'mobilenet_v"),
+    "train --alpha 0": ("alpha", "got 0"),
+    "train --resolution 16": ("resolution", "got 16"),
+    "train --set classes=10": ("classes", "accepted"),
+    "train --set depth_multiplier=1": ("depth_multiplier", "use alpha"),
+    "train --set expansion=0": ("expansion", "got 0", "at least 1"),
+    "train --epochs 0": ("epochs", "got 0", "at least 1"),
+    "train --learning-rate fast": ("learning_rate", "got 'fast'"),
+    "train --seed -1": ("seed", "got -1"),
+    "train --recipe quik": ("recipe", "did you mean 'quick'"),
+    "train --data digit": ("source", "'digit'", "did you mean"),
+    "train --data ./no-folder": ("source", "./no-folder", "does not exist"),
+    "train --weights none.weights.h5": ("weights", "none.weights.h5", "existing"),
+    "train --weights imagenet": ("weights", "imagenet", "1000 classes"),
+    "evaluate": ("workdir", "runs", "keras-mobilenets train"),
+    "evaluate .": ("workdir", "'.'", "report.json"),
+    "evaluate --split testing": ("split", "testing", "did you mean 'test'"),
+    "predict some.png": ("workdir", "runs", "keras-mobilenets train"),
+    "predict some.png --workdir .": ("workdir", "'.'", "report.json"),
+    "predict some.png --top 0": ("top", "got 0", "at least 1"),
+}
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """In an empty directory; TFDS prepares its data in another."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return here
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_mistakes_are_one_line(line, empty, capsys):
+    arguments = line.split()
+    # An alpha that the digits' defaults would fill in is still ImageNet's for cost.
+    if "--weights imagenet" in line:
+        arguments += ["--alpha", "0.35"]
+    assert status_of(arguments) == 2
+    printed = capsys.readouterr()
+    message = one_line(printed.err)
+    assert not printed.out
+    for part in MISTAKES[line]:
+        assert part in message
+    assert not list(empty.iterdir()), "a mistake leaves nothing behind"
+
+
+def test_mistakes_in_a_process(tmp_path):
+    """TensorFlow's own notices do not come between, nor a traceback."""
+    done = command("-m", "keras_mobilenets", "evaluate", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert not done.stdout
+    assert "'nowhere'" in one_line(done.stderr)
+
+
+# A run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(directory, process): a small run on digits in its default work directory."""
+    folder = tmp_path_factory.mktemp("command")
+    done = command(
+        "-m", "keras_mobilenets", "train", *TINY, "--data-dir", "data", cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+@pytest.fixture
+def inside(trained, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    return trained[0]
+
+
+def read_report(workdir):
+    return json.loads((workdir / "report.json").read_text())
+
+
+def test_train_tells_what_it_does(trained):
+    _, done = trained
+    assert not done.stderr
+    first, *_, before_last, last = done.stdout.splitlines()
+    assert "mobilenet_v1, alpha 0.25, 32 px" in first
+    assert "1,433 training images of 10 classes" in first
+    assert "test accuracy" in before_last
+    assert "runs/digits-1" in last
+
+
+def test_work_directory(inside):
+    run = inside / "runs" / "digits-1"
+    expected = {
+        "model.keras", "report.json", "history.csv", "curves.png", "tensorboard",
+        "samples",
+    }  # fmt: skip
+    assert {path.name for path in run.iterdir()} == expected
+    for part in ("train", "validation"):
+        (events,) = (run / "tensorboard" / part).iterdir()
+        assert events.stat().st_size > 0
+    with Image.open(run / "curves.png") as curves:
+        curves.load()
+        assert curves.format == "PNG"
+        assert min(curves.size) > 400
+    with open(run / "history.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert set(row) == {
+        "epoch", "accuracy", "loss", "val_accuracy", "val_loss", "learning_rate",
+    }  # fmt: skip
+    assert 0 <= float(row["accuracy"]) <= 1
+    assert 0 < float(row["learning_rate"]) < 0.045
+    samples = sorted((run / "samples").iterdir())
+    assert len(samples) == 10
+    for sample in samples:
+        with Image.open(sample) as image:
+            assert image.size == (32, 32)
+
+
+def test_report(inside):
+    report = read_report(inside / "runs" / "digits-1")
+    network = {"alpha": 0.25, "resolution": 32, "shallow": True, "classes": 10}
+    price = km.cost("mobilenet_v1", **network)
+    assert report["name"] == "mobilenet_v1"
+    assert (report["alpha"], report["resolution"], report["rho"]) == (0.25, 32, 1 / 7)
+    assert report["variant"] == {"shallow": True}
+    assert report["classes"] == [str(digit) for digit in range(10)]
+    assert report["images"] == {"train": 1433, "validation": 179, "test": 185}
+    assert (report["data"], report["seed"], report["epochs"]) == ("digits", 0, 1)
+    assert (report["steps_per_epoch"], report["weights"]) == (44, "last")
+    assert report["recipe"]["name"] == "quick"
+    assert report["recipe"]["epochs"] == 1
+    assert report["cost"]["params"] == price.params
+    assert report["cost"]["macs"] == price.macs
+    assert report["cost"]["peak_memory"] == price.peak_memory
+    assert set(report["versions"]) == {
+        "python", "tensorflow", "keras", "numpy", "keras_mobilenets",
+    }  # fmt: skip
+    for split in ("validation", "test"):
+        assert 0 <= report[split]["accuracy"] <= 1
+        assert report[split]["loss"] > 0
+    assert report["devices"]
+    assert report["seconds"]["training"] > 0
+
+
+def test_model_is_plain_keras(inside):
+    """Without this package; and it says what the report says it says."""
+    code = """
+import sys, keras, numpy as np
+from PIL import Image
+model = keras.saving.load_model("runs/digits-1/model.keras")
+pixels = np.asarray(Image.open(sys.argv[1]), "float32")
+print(model.predict(pixels[None] / 127.5 - 1, verbose=0)[0].tolist())
+assert not [m for m in sys.modules if m.startswith("keras_mobilenets")]
+"""
+    sample = str(sorted((inside / "runs/digits-1/samples").iterdir())[0])
+    done = command("-c", code, sample, cwd=inside)
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout)
+    (expected,) = km.predict(sample, top=10)
+    best = np.argsort(scores)[::-1]
+    assert expected["classes"] == [str(digit) for digit in best]
+    np.testing.assert_allclose(
+        expected["probabilities"], np.sort(scores)[::-1], atol=1e-5
+    )
+
+
+def test_evaluate_agrees_with_the_report(inside, capsys):
+    report = read_report(inside / "runs" / "digits-1")
+    assert main(["evaluate", "runs/digits-1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["accuracy"] == pytest.approx(report["test"]["accuracy"], abs=1e-6)
+    assert (result["split"], result["images"]) == ("test", 185)
+    assert result["data"] == "digits"
+    assert main(["evaluate", "--split", "validation"]) == 0  # the newest run
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f"validation accuracy {report['validation']['accuracy']:.2%}" in last
+    assert "179 images of digits, by runs/digits-1" in last
+
+
+def test_predict_its_samples(inside, capsys):
+    samples = sorted(str(p) for p in (inside / "runs/digits-1/samples").iterdir())
+    assert main(["predict", *samples, "--top", "2", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [result["image"] for result in results] == samples
+    for result in results:
+        assert len(result["classes"]) == 2
+        first, second = result["probabilities"]
+        assert 1 >= first >= second >= 0
+    assert main(["predict", *samples]) == 0
+    header, _, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["image", "1.", "2.", "3."]
+    assert [row.split()[0] for row in rows] == samples
+    assert [row.split()[1] for row in rows] == [r["classes"][0] for r in results]
+
+
+def test_again_with_the_same_seed(inside, capsys):
+    """In the next directory, with the same numbers; another seed gives others."""
+    assert main(["train", *TINY, "--data-dir", "data", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    second = inside / "runs" / "digits-2"
+    assert printed == read_report(second)
+    # This process has two devices where the first had one: near, not to the bit.
+    main(["train", *TINY, "--data-dir", "data", "--json"])
+    capsys.readouterr()
+    third = inside / "runs" / "digits-3"
+    histories = [(run / "history.csv").read_text() for run in (second, third)]
+    assert histories[0] == histories[1]
+    assert read_report(second)["test"] == read_report(third)["test"]
+    main(["train", *TINY, "--data-dir", "data", "--json", "--seed", "1"])
+    capsys.readouterr()
+    assert (inside / "runs/digits-4/history.csv").read_text() != histories[0]
+    for run in (second, third, inside / "runs" / "digits-4"):
+        shutil.rmtree(run)
+
+
+@pytest.mark.parametrize("occupied", ["runs/digits-1", "a file"])
+def test_a_work_directory_in_use_is_left_alone(inside, capsys, occupied):
+    (inside / "a file").write_text("of the user")
+    before = contents(inside)
+    assert main(["train", *TINY, "--data-dir", "data", "--workdir", occupied]) == 2
+    printed = capsys.readouterr()
+    message = one_line(printed.err)
+    assert "workdir" in message
+    assert occupied in message
+    assert "new directory" in message
+    assert not printed.out
+    assert contents(inside) == before
+
+
+def test_weights_of_another_architecture(inside, capsys):
+    before = contents(inside)
+    options = ["--alpha", "0.35", "--resolution", "32", "--data-dir", "data"]
+    weights = ["--weights", "runs/digits-1/model.keras"]
+    assert main(["train", "mobilenet_v2", *options, *weights]) == 2
+    printed = capsys.readouterr()
+    message = one_line(printed.err)
+    assert "weights" in message
+    assert "runs/digits-1/model.keras" in message
+    assert "another architecture" in message
+    assert not printed.out
+    assert contents(inside) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("missing.png", "does not exist"),
+        ("notes.png", "cannot be read"),
+        ("runs", "the folder"),
+    ],
+)
+def test_predict_what_is_no_image(inside, capsys, name, expected):
+    (inside / "notes.png").write_text("not an image\n")
+    assert main(["predict", name]) == 2
+    printed = capsys.readouterr()
+    message = one_line(printed.err)
+    assert name in message
+    assert expected in message
+    assert not printed.out
+
+
+def test_a_damaged_run_is_named(inside, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(inside / "runs" / "digits-1", copy)
+    (copy / "model.keras").write_bytes(b"not a zip file")
+    sample = str(next((copy / "samples").iterdir()))
+    assert main(["predict", sample, "--workdir", str(copy)]) == 2
+    assert "model.keras" in one_line(capsys.readouterr().err)
+    (copy / "report.json").write_text("{}")
+    assert main(["evaluate", str(copy)]) == 2
+    assert "report.json" in one_line(capsys.readouterr().err)
+
+
+def test_divergence_is_one_line_and_status_3(empty, capsys):
+    options = ["--learning-rate", "1e30", "--json", "--workdir", "run"]
+    assert main(["train", *TINY, *options]) == 3
+    printed = capsys.readouterr()
+    assert "learning rate" in one_line(printed.err)
+    assert not printed.out
