@@ -123,10 +123,11 @@ def train(
     files.check_unused(workdir)
 
     started = time.perf_counter()
-    keras.utils.set_random_seed(seed)
     splits = load_data(
         data, resolution=pixels, recipe=recipe, seed=seed, data_dir=data_dir
     )
+    # Only now: preparing data for the first time draws from Python's generator too.
+    keras.utils.set_random_seed(seed)
     model = build(
         name,
         classes=len(splits.classes),
