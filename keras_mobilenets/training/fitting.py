@@ -8,6 +8,7 @@ import pathlib
 import platform
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any, NamedTuple
 
 import keras
@@ -15,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-import keras_mobilenets
 from keras_mobilenets.architecture import cost
 from keras_mobilenets.architecture.arguments import (
     NATIVE_RESOLUTION,
@@ -32,6 +32,8 @@ from keras_mobilenets.training import workdir as files
 from keras_mobilenets.training.averaging import averaged_weights
 from keras_mobilenets.training.callbacks import KeepLastGood, LogLearningRate, SetEpoch
 from keras_mobilenets.training.compiling import compile
+from keras_mobilenets.training.inference import measure
+from keras_mobilenets.training.losses import regularize
 
 # What `train()` chooses where nothing is said: a run of a minute on the digits,
 # and the authors' network and recipe on everything else.
@@ -152,15 +154,16 @@ def train(
     _fit(model, splits, recipe, directory, verbose)
     fitted = time.perf_counter()
 
+    # Not clone_model, which copies the compile state: then model.keras would need
+    # this package's optimizer to load.
+    final = keras.Model.from_config(model.get_config())
+    regularize(final, 0.0, "all")
     with averaged_weights(model):
-        accuracy = {
-            split: _evaluate(model, getattr(splits, split))
-            for split in ("validation", "test")
-        }
-        # Not clone_model, which copies the compile state: then model.keras would
-        # need this package's optimizer to load.
-        final = keras.Model.from_config(model.get_config())
         final.set_weights(model.get_weights())
+    accuracy = {
+        "validation": measure(final, splits.validation),
+        "test": measure(final, splits.test),
+    }
     report = {
         "name": name,
         "alpha": alpha,
@@ -238,10 +241,6 @@ def _fit(
     )
 
 
-def _evaluate(model: keras.Model, split: tf.data.Dataset) -> dict[str, float]:
-    return model.evaluate(split, verbose=0, return_dict=True)
-
-
 def _kept_weights(recipe: Recipe) -> str:
     """Which weights of the run its model has."""
     if recipe.ema_decay:
@@ -255,9 +254,13 @@ def _epochs_run(history: pathlib.Path) -> int:
 
 
 def _versions() -> dict[str, str]:
-    modules = (keras_mobilenets, tf, keras, np)
-    found = {module.__name__.split(".")[0]: module.__version__ for module in modules}
-    return {"python": platform.python_version(), **found}
+    return {
+        "python": platform.python_version(),
+        "keras_mobilenets": metadata.version("keras_mobilenets"),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def _leave(

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_mobilenets.architecture.arguments import check_choice, check_integer
 from keras_mobilenets.data import load_data, load_image
@@ -33,6 +34,20 @@ def _load_model(directory: pathlib.Path) -> keras.Model:
             f"{str(directory / MODEL)!r} cannot be read as a Keras model "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def measure(
+    model: keras.Model, batches: tf.data.Dataset, verbose: bool = False
+) -> dict[str, float]:
+    """Cross entropy without smoothing, and accuracy, of a model ending in softmax."""
+    judge = keras.Model(model.inputs, model.outputs)  # leaves `model` uncompiled
+    judge.compile(
+        loss=SmoothedCrossentropy(from_logits=False),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=False,
+    )
+    result = judge.evaluate(batches, verbose=1 if verbose else 0, return_dict=True)
+    return {key: float(value) for key, value in result.items()}
 
 
 def evaluate(
@@ -79,17 +94,9 @@ def evaluate(
             f"({_few(report['classes'])}); got {os.fspath(source)!r} with "
             f"{_few(splits.classes)}"
         )
-    model = _load_model(directory)
-    model.compile(
-        loss=SmoothedCrossentropy(from_logits=False),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
-    )
-    result = model.evaluate(
-        getattr(splits, split), verbose=1 if verbose else 0, return_dict=True
-    )
+    result = measure(_load_model(directory), getattr(splits, split), verbose)
     return {
-        **{key: float(value) for key, value in result.items()},
+        **result,
         "images": getattr(splits, f"num_{split}"),
         "split": split,
         "data": os.fspath(source),
