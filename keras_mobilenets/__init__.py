@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import evaluate as evaluate
     from keras_mobilenets.training import predict as predict
     from keras_mobilenets.training import recalibrate as recalibrate
+    from keras_mobilenets.training import restore_checkpoint as restore_checkpoint
+    from keras_mobilenets.training import save_checkpoint as save_checkpoint
     from keras_mobilenets.training import train as train
 
 __version__ = "0.1.0"
@@ -55,6 +57,8 @@ _HOME = {
             "evaluate",
             "predict",
             "recalibrate",
+            "restore_checkpoint",
+            "save_checkpoint",
             "train",
         ),
     }.items()

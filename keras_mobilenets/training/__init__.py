@@ -3,6 +3,10 @@
 from keras_mobilenets.training.averaging import averaged_weights as averaged_weights
 from keras_mobilenets.training.batch_norm import recalibrate as recalibrate
 from keras_mobilenets.training.callbacks import TrainingDiverged as TrainingDiverged
+from keras_mobilenets.training.checkpoint import (
+    restore_checkpoint as restore_checkpoint,
+)
+from keras_mobilenets.training.checkpoint import save_checkpoint as save_checkpoint
 from keras_mobilenets.training.compiling import compile as compile
 from keras_mobilenets.training.fitting import Run as Run
 from keras_mobilenets.training.fitting import train as train
