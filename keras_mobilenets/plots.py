@@ -54,10 +54,11 @@ def plot_cost(
     _bars(left, layers, [row.macs / 1e6 for row in layers], "mult-adds (millions)")
     _bars(right, layers, [row.params / 1e3 for row in layers], "parameters (thousands)")
     left.set_yticks(range(len(layers)), [row.name for row in layers], fontsize=6)
+    left.margins(y=0.01)
     left.invert_yaxis()
     kinds = dict.fromkeys(row.layer.kind for row in layers)
     handles = [Patch(color=COLORS[kind], label=LABELS[kind]) for kind in kinds]
-    right.legend(handles=handles, loc="lower right", fontsize=8)
+    right.legend(handles=handles, loc="upper right", fontsize=8)
     figure.suptitle(
         f"{title + ': ' if title else ''}{cost.macs / 1e6:.1f} M mult-adds, "
         f"{cost.params / 1e6:.2f} M parameters"
