@@ -290,7 +290,7 @@ def test_train_tells_what_it_does(trained):
     assert not done.stderr
     first, *_, before_last, last = done.stdout.splitlines()
     assert "mobilenet_v1, alpha 0.25, 32 px" in first
-    assert "1,433 training images of 10 classes" in first
+    assert "1,437 training images of 10 classes" in first
     assert "test accuracy" in before_last
     assert "runs/digits-1" in last
 
@@ -331,7 +331,7 @@ def test_report(inside):
     assert (report["alpha"], report["resolution"], report["rho"]) == (0.25, 32, 1 / 7)
     assert report["variant"] == {"shallow": True}
     assert report["classes"] == [str(digit) for digit in range(10)]
-    assert report["images"] == {"train": 1433, "validation": 179, "test": 185}
+    assert report["images"] == {"train": 1437, "validation": 180, "test": 180}
     assert (report["data"], report["seed"], report["epochs"]) == ("digits", 0, 1)
     assert (report["steps_per_epoch"], report["weights"]) == (44, "last")
     assert report["recipe"]["name"] == "quick"
@@ -376,12 +376,12 @@ def test_evaluate_agrees_with_the_report(inside, capsys):
     assert main(["evaluate", "runs/digits-1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["accuracy"] == pytest.approx(report["test"]["accuracy"], abs=1e-6)
-    assert (result["split"], result["images"]) == ("test", 185)
+    assert (result["split"], result["images"]) == ("test", 180)
     assert result["data"] == "digits"
     assert main(["evaluate", "--split", "validation"]) == 0  # the newest run
     last = capsys.readouterr().out.splitlines()[-1]
     assert f"validation accuracy {report['validation']['accuracy']:.2%}" in last
-    assert "179 images of digits, by runs/digits-1" in last
+    assert "180 images of digits, by runs/digits-1" in last
 
 
 def test_predict_its_samples(inside, capsys):
