@@ -3,7 +3,7 @@
 # them the same image runs on the CPU.
 #
 #   docker build -t keras-mobilenets .
-#   docker run --gpus all -v "$PWD/runs:/mobilenets/runs" keras-mobilenets
+#   docker run --gpus all -v runs:/mobilenets/runs keras-mobilenets
 FROM python:3.12-slim-bookworm
 
 # Fashion-MNIST as Debian packages it: real images without a download.
