@@ -19,6 +19,8 @@ TINY = {
     "resolution": 32,
     "shallow": True,
     "epochs": 1,
+    "warmup_epochs": 0,
+    "ema_decay": None,
     "weight_decay": 0.0,  # so that the history holds cross entropy alone
 }
 
