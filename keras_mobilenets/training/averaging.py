@@ -20,40 +20,50 @@ import tensorflow as tf
 
 
 class ModelAverage:
-    """The averages of one model's variables; updated inside its training step."""
+    """The averages of one model's variables; updated inside its training step.
+
+    They lie end to end in one variable: a step of MobileNetV2 then has one update
+    to trace and run, not 262.
+    """
 
     def __init__(self, model: keras.Model, decay: float):
         self.decay = float(decay)
         self._model = weakref.proxy(model)
-        self.averages = [
-            keras.Variable(
-                tf.convert_to_tensor(variable),  # a copy; a variable would be shared
-                dtype=variable.dtype,
-                trainable=False,
-                name=f"{variable.name}_average",
-            )
-            for variable in model.weights
-        ]
-        self._dtypes = {average.value.dtype for average in self.averages}
+        self.flat = keras.Variable(
+            self._flatten([variable.value for variable in model.weights]),
+            trainable=False,
+            name="averages",
+        )
+
+    def _flatten(self, values: list[Any]) -> tf.Tensor:
+        dtype = values[0].dtype
+        return tf.concat([tf.reshape(tf.cast(v, dtype), [-1]) for v in values], axis=0)
+
+    @property
+    def averages(self) -> list[np.ndarray]:
+        """The average of every variable, in the order of `model.get_weights()`."""
+        shapes = [tuple(variable.shape) for variable in self._model.weights]
+        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+        parts = np.split(keras.ops.convert_to_numpy(self.flat), ends[:-1])
+        return [p.reshape(shape) for p, shape in zip(parts, shapes, strict=True)]
 
     def update(self, num_updates: Any) -> None:
-        """Move every average one step; called in a replica or outside of any."""
+        """Move the averages one step; called in a replica or outside of any."""
         n = tf.cast(num_updates, tf.float64)
         rate = 1 - tf.minimum(tf.constant(self.decay, tf.float64), (1 + n) / (10 + n))
-        rates = {dtype: tf.cast(rate, dtype) for dtype in self._dtypes}
 
-        def move(average: tf.Variable, value: tf.Tensor, rates: dict) -> None:
-            average.assign_sub((average - value) * rates[average.dtype])
+        def move(average: tf.Variable, values: list[Any], rate: tf.Tensor) -> None:
+            rate = tf.cast(rate, average.dtype)
+            average.assign_sub((average - self._flatten(values)) * rate)
 
-        def move_all(strategy: tf.distribute.Strategy, rates: dict) -> None:
-            for average, variable in zip(
-                self.averages, self._model.weights, strict=True
-            ):
-                strategy.extended.update(
-                    average.value, move, args=(variable.value, rates), group=False
-                )
+        def move_on_every_device(strategy: tf.distribute.Strategy, rate: tf.Tensor):
+            values = [variable.value for variable in self._model.weights]
+            strategy.extended.update(
+                self.flat.value, move, args=(values, rate), group=False
+            )
 
-        tf.distribute.get_replica_context().merge_call(move_all, args=(rates,))
+        context = tf.distribute.get_replica_context()
+        context.merge_call(move_on_every_device, args=(rate,))
 
 
 # Beside the models, not on them: a Keras model would take the averages for weights.
@@ -100,7 +110,7 @@ def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
         yield model
         return
     own = [np.array(variable) for variable in model.weights]
-    model.set_weights([np.array(variable) for variable in average.averages])
+    model.set_weights(average.averages)
     try:
         yield model
     finally:

@@ -25,7 +25,7 @@ def _state(model: keras.Model) -> dict[str, keras.Variable]:
     groups = {
         "model": [v for v in model.variables if id(v) not in metrics],
         "optimizer": model.optimizer.variables,
-        "average": average.averages if average else [],
+        "average": [average.flat] if average else [],
     }
     return {
         f"{group}/{index}": variable
