@@ -2,25 +2,77 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from keras_mobilenets.architecture.arguments import check_resolution
-from keras_mobilenets.data.preprocessing import eval_image
+from keras_mobilenets.data.preprocessing import Box, cropped, eval_image
 from keras_mobilenets.recipe import Recipe, get_recipe
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")  # what decode_image reads
 
 
-def read_image(path: tf.Tensor) -> tf.Tensor:
-    """The uint8 RGB image [h, w, 3] in a file; of an animation, the first frame."""
-    image = tf.io.decode_image(
-        tf.io.read_file(path), channels=3, expand_animations=False
+JPEG = b"\xff\xd8\xff"  # how such a file begins, whatever its name says
+BMP = b"BM"
+
+
+def decode(encoded: tf.Tensor, box: Box = None) -> tf.Tensor:
+    """The uint8 RGB image [h, w, 3] in an encoded one, or the part that a box takes.
+
+    Of a JPEG only that part is decoded; the pixels are those of the whole image. Of
+    an animation it is the first frame, of 16 bits the upper 8; alpha is dropped.
+    """
+    begins = tf.strings.substr(encoded, 0, len(JPEG))
+    if box is not None:
+        image = tf.cond(
+            begins == JPEG,
+            lambda: _jpeg_part(encoded, box),
+            lambda: cropped(_whole(encoded), box),
+        )
+    else:
+        image = _whole(encoded)
+    image.set_shape([None, None, 3])
+    return image
+
+
+def _jpeg_part(encoded: tf.Tensor, box: Box) -> tf.Tensor:
+    shape = tf.io.extract_jpeg_shape(encoded)
+    begin, size = box(shape)
+    (top, left), (height, width) = tf.unstack(begin[:2]), tf.unstack(size[:2])
+    # libjpeg interpolates halved colours between neighbouring columns: with one more
+    # on either side the columns of the part have the neighbours of the whole image.
+    first = tf.maximum(left - 1, 0)
+    end = tf.minimum(left + width + 1, shape[1])
+    part = tf.image.decode_and_crop_jpeg(
+        encoded, tf.stack([top, first, height, end - first]), channels=3
+    )
+    return part[:, left - first : left - first + width]
+
+
+def _whole(encoded: tf.Tensor) -> tf.Tensor:
+    image = tf.cond(
+        tf.strings.substr(encoded, 0, len(BMP)) == BMP,
+        lambda: tf.numpy_function(_bmp, [encoded], tf.uint8),
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     image.set_shape([None, None, 3])
     return image
+
+
+def _bmp(encoded: bytes) -> np.ndarray:
+    # TensorFlow takes the colour numbers of a BMP with a palette for grey.
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def read_image(path: tf.Tensor, box: Box = None) -> tf.Tensor:
+    """As `decode`, the image in a file."""
+    return decode(tf.io.read_file(path), box)
 
 
 def load_image(

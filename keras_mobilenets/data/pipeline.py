@@ -14,7 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_mobilenets.data.preprocessing import eval_image, train_image
+from keras_mobilenets.data.preprocessing import (
+    Box,
+    after_eval_box,
+    after_train_box,
+    eval_box,
+    train_box,
+)
 from keras_mobilenets.recipe import Recipe
 
 MEMORY_BUDGET = 256 * 2**20  # bytes for the cache, or the shuffle buffer, of a split
@@ -25,14 +31,15 @@ class Part:
     """One split of a source, in a fixed order.
 
     `examples` has (stored, label) pairs; `decode` turns what is stored (pixels,
-    encoded bytes, a path) into a uint8 image [h, w, channels]. `stored_bytes` is
-    the size of one stored example, for the memory budget.
+    encoded bytes, a path) into the part of the uint8 image [h, w, channels] that a
+    box takes. `stored_bytes` is the size of one stored example, for the memory
+    budget.
     """
 
     examples: tf.data.Dataset
     count: int
     stored_bytes: int
-    decode: Callable[[tf.Tensor], tf.Tensor]
+    decode: Callable[[tf.Tensor, Box], tf.Tensor]
 
 
 class Source(NamedTuple):
@@ -90,7 +97,8 @@ def training_batches(
     def example(key, indexed):
         index, (raw, label) = indexed
         key = tf.random.fold_in(key, index)
-        image = train_image(part.decode(raw), key, resolution, recipe)
+        image = part.decode(raw, train_box(key, recipe))
+        image = after_train_box(image, key, resolution, recipe)
         return image, tf.cast(label, tf.int64) + shift
 
     def next_epoch(_):
@@ -117,7 +125,8 @@ def evaluation_batches(
     """Every image of a split once, in a fixed order; the last batch may be short."""
 
     def example(raw, label):
-        image = eval_image(part.decode(raw), resolution, recipe)
+        image = part.decode(raw, eval_box(recipe))
+        image = after_eval_box(image, resolution, recipe)
         return image, tf.cast(label, tf.int64) + shift
 
     batches = (

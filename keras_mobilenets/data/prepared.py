@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from keras_mobilenets.data.images import decode
 from keras_mobilenets.data.pipeline import MEMORY_BUDGET, Part, Source
+from keras_mobilenets.data.preprocessing import Box, cropped
 
 
 def tfds_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
@@ -119,5 +123,12 @@ def _part(builder: tfds.core.DatasetBuilder, split: str) -> Part:
         examples,
         count,
         pixels if decoded else max(1, whole.num_bytes // whole.num_examples),
-        tf.identity if decoded else image.decode_example,
+        cropped if decoded else _decoder(image),
     )
+
+
+def _decoder(image: tfds.features.Image) -> Callable[[tf.Tensor, Box], tf.Tensor]:
+    """From encoded images of a feature to the part of them that a box takes."""
+    if image.dtype == np.uint8:
+        return decode
+    return lambda encoded, box: cropped(image.decode_example(encoded), box)

@@ -9,9 +9,15 @@ Source: tensorflow/models, research/slim/preprocessing/inception_preprocessing.p
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from keras_mobilenets.recipe import Recipe
+
+# From the shape of an image, int32 [3], to the part of it to take: (begin, size), for
+# `tf.slice`, int32 [3] each. None takes all of it.
+Box = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None
 
 CROP_ATTEMPTS = 100  # draws before the whole image is taken
 BRIGHTNESS = 32 / 255  # largest shift
@@ -81,30 +87,48 @@ def crop_box(
     return begin, size
 
 
-def distorted_crop(image: tf.Tensor, seed: tf.Tensor, recipe: Recipe) -> tf.Tensor:
-    """The recipe's random crop of an image; the image itself if it crops none."""
-    if recipe.crop_area is None:
+def cropped(image: tf.Tensor, box: Box) -> tf.Tensor:
+    """The part of an image [h, w, channels] that a box takes.
+
+    >>> cropped(tf.zeros([500, 400, 3]), eval_box(recipes["slim_v2"])).shape
+    TensorShape([438, 350, 3])
+    """
+    if box is None:
         return image
-    begin, size = crop_box(
-        tf.shape(image),
-        seed,
+    part = tf.slice(image, *box(tf.shape(image)))
+    part.set_shape([None, None, image.shape[-1]])
+    return part
+
+
+def train_box(seed: tf.Tensor, recipe: Recipe) -> Box:
+    """The recipe's random crop for the image of this seed; None if it crops none."""
+    if recipe.crop_area is None:
+        return None
+    return lambda shape: crop_box(
+        shape,
+        _seeds(seed)[0],
         recipe.crop_area,
         recipe.crop_aspect,
         recipe.crop_min_covered,
     )
-    channels = image.shape[-1]
-    image = tf.slice(image, begin, size)
-    image.set_shape([None, None, channels])
-    return image
 
 
-def central_crop(image: tf.Tensor, fraction: float | None) -> tf.Tensor:
-    """The middle of an image: `fraction` of each side (not of the area); or all.
+def eval_box(recipe: Recipe) -> Box:
+    """The middle: the recipe's `eval_crop` of each side (not of the area); or all.
 
-    >>> central_crop(tf.zeros([500, 400, 3]), 0.875).shape
-    TensorShape([438, 350, 3])
+    Rounds as `tf.image.central_crop`, which slim calls, does.
     """
-    return image if fraction is None else tf.image.central_crop(image, fraction)
+    fraction = recipe.eval_crop
+    if fraction is None:
+        return None
+
+    def middle(shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        sides = tf.cast(shape[:2], tf.float64)
+        begin = tf.cast((sides - sides * fraction) / 2, tf.int32)
+        size = shape[:2] - 2 * begin
+        return tf.concat([begin, [0]], 0), tf.concat([size, [-1]], 0)
+
+    return middle
 
 
 def resize(image: tf.Tensor, resolution: int, kernel: str = "tf1") -> tf.Tensor:
@@ -182,15 +206,27 @@ def train_image(
 
     >>> train_image(image, tf.constant([seed, index]), 224, recipes["slim_v2"])
     """
-    seeds = tf.random.split(seed, 3)
-    image = distorted_crop(three_channels(image), seeds[0], recipe)
-    image = resize(to_unit(image), resolution, recipe.resize)
+    image = cropped(three_channels(image), train_box(seed, recipe))
+    return after_train_box(image, seed, resolution, recipe)
+
+
+def after_train_box(
+    image: tf.Tensor, seed: tf.Tensor, resolution: int, recipe: Recipe
+) -> tf.Tensor:
+    """What `train_image` does with the part of the image that its box took."""
+    seeds = _seeds(seed)
+    image = resize(to_unit(three_channels(image)), resolution, recipe.resize)
     if recipe.flip:
         image = tf.image.stateless_random_flip_left_right(image, seeds[1])
     image = distort_color(image, seeds[2], recipe.color)
     image = to_signed(image)
     image.set_shape([resolution, resolution, 3])
     return image
+
+
+def _seeds(seed: tf.Tensor) -> tf.Tensor:
+    """Of the crop, the flip and the colours, [3, 2]."""
+    return tf.random.split(seed, 3)
 
 
 def eval_image(image: tf.Tensor, resolution: int, recipe: Recipe) -> tf.Tensor:
@@ -201,7 +237,12 @@ def eval_image(image: tf.Tensor, resolution: int, recipe: Recipe) -> tf.Tensor:
 
     >>> eval_image(image, 224, recipes["slim_v2"])
     """
-    image = central_crop(three_channels(image), recipe.eval_crop)
-    image = to_signed(resize(to_unit(image), resolution, recipe.resize))
+    return after_eval_box(cropped(image, eval_box(recipe)), resolution, recipe)
+
+
+def after_eval_box(image: tf.Tensor, resolution: int, recipe: Recipe) -> tf.Tensor:
+    """What `eval_image` does with the part of the image that its box took."""
+    image = to_unit(three_channels(image))
+    image = to_signed(resize(image, resolution, recipe.resize))
     image.set_shape([resolution, resolution, 3])
     return image

@@ -93,7 +93,9 @@ def test_an_impossible_crop_is_the_whole_image():
 
 def test_a_recipe_without_crop_keeps_the_image():
     image = photo()
-    np.testing.assert_array_equal(pre.distorted_crop(image, seed(), QUICK), image)
+    np.testing.assert_array_equal(
+        pre.cropped(image, pre.train_box(seed(), QUICK)), image
+    )
 
 
 # Sizes and ranges
@@ -125,14 +127,28 @@ def test_tf1_resize_is_tf1s():
     np.testing.assert_array_equal(pre.resize(image, 24, "tf1"), expected)
 
 
-def test_central_crop_is_of_each_side():
+def middle(image, fraction):
+    recipe = SLIM.replace(eval_crop=fraction)
+    return pre.cropped(image, pre.eval_box(recipe))
+
+
+def test_the_middle_is_of_each_side():
     rows = tf.tile(tf.range(500.0)[:, None, None], [1, 400, 3])
-    middle = pre.central_crop(rows, 0.875)
-    assert middle.shape == (438, 350, 3)
-    assert middle[0, 0, 0] == 31
-    assert pre.central_crop(rows, None).shape == (500, 400, 3)
-    inside = in_dataset(lambda x, _: pre.central_crop(x, 0.875), rows)
-    np.testing.assert_array_equal(inside, middle)
+    inner = middle(rows, 0.875)
+    assert inner.shape == (438, 350, 3)
+    assert inner[0, 0, 0] == 31
+    assert middle(rows, None).shape == (500, 400, 3)
+    inside = in_dataset(lambda x, _: middle(x, 0.875), rows)
+    np.testing.assert_array_equal(inside, inner)
+
+
+@pytest.mark.parametrize("fraction", [0.875, 0.9, 0.33, 1.0])
+def test_the_middle_is_tensorflows(fraction):
+    for side in range(1, 60):
+        image = photo(side, 61 - side)
+        np.testing.assert_array_equal(
+            middle(image, fraction), tf.image.central_crop(image, fraction)
+        )
 
 
 def test_scaling_maps_0_to_minus_1_and_255_to_1():
