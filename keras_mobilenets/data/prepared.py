@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_mobilenets.data.images import decode
-from keras_mobilenets.data.pipeline import MEMORY_BUDGET, Part, Source
+from keras_mobilenets.data.pipeline import MEMORY_BUDGET, PARTS, Part, Source
 from keras_mobilenets.data.preprocessing import Box, cropped
 
 
-def tfds_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
+def tfds_source(
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    splits: Mapping[str, str] | None = None,
+    memory: int = MEMORY_BUDGET,
+) -> Source:
     """The source that TFDS knows as `name`, downloaded and prepared if need be.
 
-    `data_dir` is TFDS's; None means its default. ValueError if TFDS has no such
-    dataset, if it cannot be prepared, or if it does not classify images.
+    `data_dir` is TFDS's; None means its default. `splits` and `memory`: as in
+    `builder_source`. ValueError if TFDS has no such dataset, if it cannot be
+    prepared, or if it does not classify images.
 
     >>> tfds_source("oxford_flowers102").classes[0]
     'pink primrose'
@@ -43,7 +49,7 @@ def tfds_source(name: str, data_dir: str | os.PathLike | None = None) -> Source:
                 f"could not be ({type(error).__name__}: {reason}); run `tfds build "
                 f"{name}` where its data can be had, then give that data_dir"
             ) from error
-    return builder_source(builder)
+    return builder_source(builder, splits, memory)
 
 
 def _unknown(name: str) -> str:
@@ -56,7 +62,11 @@ def _unknown(name: str) -> str:
     )
 
 
-def builder_source(builder: tfds.core.DatasetBuilder) -> Source:
+def builder_source(
+    builder: tfds.core.DatasetBuilder,
+    splits: Mapping[str, str] | None = None,
+    memory: int = MEMORY_BUDGET,
+) -> Source:
     """The source in a prepared builder.
 
     Splits keep their names. Where the dataset lacks some (a test split without
@@ -66,7 +76,9 @@ def builder_source(builder: tfds.core.DatasetBuilder) -> Source:
     - no validation: the last tenth of train;
     - no test: the validation images are the test images.
 
-    ValueError if the dataset has no `train` split or no `image` and `label`.
+    `splits` says otherwise, in TFDS's words: {"train": "train[:50%]"}. A split of
+    no more than `memory` bytes of pixels is stored as pixels. ValueError if the
+    dataset has no `train` split or no `image` and `label`.
     """
     name, features = builder.info.name, dict(builder.info.features.items())
     image, label = (features.get(key) for key in ("image", "label"))
@@ -78,20 +90,22 @@ def builder_source(builder: tfds.core.DatasetBuilder) -> Source:
             "source must have an image and a class label for each example; TFDS's "
             f"{name!r} has {', '.join(features)}"
         )
-    splits = builder.info.splits
-    if "train" not in splits:
+    has = builder.info.splits
+    if "train" not in has:
         raise ValueError(
-            f"source must have a train split; TFDS's {name!r} has {', '.join(splits)}"
+            f"source must have a train split; TFDS's {name!r} has {', '.join(has)}"
         )
-    validation = next((n for n in ("validation", "valid", "val") if n in splits), None)
-    test = "test" if "test" in splits and _labelled(builder, "test") else None
+    validation = next((n for n in ("validation", "valid", "val") if n in has), None)
+    test = "test" if "test" in has and _labelled(builder, "test") else None
     if validation:
         chosen = ("train", validation, test or validation)
     elif test:
         chosen = ("train[:90%]", "train[90%:]", test)
     else:
         chosen = ("train[:80%]", "train[80%:90%]", "train[90%:]")
-    return Source(*(_part(builder, split) for split in chosen), tuple(label.names))
+    named = {**dict(zip(PARTS, chosen, strict=True)), **(splits or {})}
+    parts = (_part(builder, named[part], memory) for part in PARTS)
+    return Source(*parts, tuple(label.names))
 
 
 def _labelled(builder: tfds.core.DatasetBuilder, split: str) -> bool:
@@ -101,9 +115,16 @@ def _labelled(builder: tfds.core.DatasetBuilder, split: str) -> bool:
     return all(int(example["label"]) >= 0 for example in examples)
 
 
-def _part(builder: tfds.core.DatasetBuilder, split: str) -> Part:
+def _part(builder: tfds.core.DatasetBuilder, split: str, memory: int) -> Part:
     """A split: stored as pixels where all of it fits in memory, else as encoded."""
-    count = builder.info.splits[split].num_examples
+    try:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ValueError(
+            f"splits must name splits of TFDS's {builder.info.name!r} "
+            f"({', '.join(builder.info.splits)}) or slices of them, such as "
+            f"'train[:50%]'; got {split!r}"
+        ) from error
     if not count:
         raise ValueError(
             f"source must have images in every split; TFDS's {builder.info.name!r} "
@@ -111,8 +132,8 @@ def _part(builder: tfds.core.DatasetBuilder, split: str) -> Part:
         )
     image = builder.info.features["image"]
     pixels = tf.TensorShape(image.shape).num_elements()  # None where sizes differ
-    decoded = pixels is not None and count * pixels <= MEMORY_BUDGET
-    whole = builder.info.splits[split.split("[")[0]]
+    decoded = pixels is not None and count * pixels <= memory
+    whole = builder.info.splits[split.split("[")[0].strip()]
     examples = builder.as_dataset(
         split=split,
         shuffle_files=False,  # the pipeline shuffles

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_mobilenets.architecture.arguments import check_integer, check_resolution
+from keras_mobilenets.architecture.arguments import (
+    check_flag,
+    check_integer,
+    check_known,
+    check_resolution,
+)
 from keras_mobilenets.data.digits import prepared_digits
 from keras_mobilenets.data.folder import folder_source
 from keras_mobilenets.data.pipeline import (
+    MEMORY_BUDGET,
+    PARTS,
     Epochs,
+    Running,
     Source,
     evaluation_batches,
     training_batches,
@@ -29,7 +38,9 @@ class Splits:
     [b, resolution, resolution, 3] in [-1, 1], int64 labels [b]). A pass over
     `train` is one epoch of `steps_per_epoch` full batches, in an order and with an
     augmentation that depend on (seed, epoch, image) only. `validation` and `test`
-    hold every image once; their last batch may be short.
+    hold every image once; their last batch may be short, or padded: see
+    `pad_evaluation` in `load_data`. `steps_per_epoch` counts batches of
+    `batch_size`, those of all workers together.
     """
 
     source: str
@@ -51,7 +62,23 @@ class Splits:
         Without it passes count themselves, so a look at a batch is a pass. Call it
         at the beginning of each epoch for a run that can be resumed.
         """
-        self.epochs.set(check_integer("epoch", epoch, low=0))
+        self.set_position(epoch, 0)
+
+    def set_position(self, epoch: int, step: int) -> None:
+        """Make every following pass over `train` the rest of an epoch, from a step on.
+
+        Both count from 0. The batches are those that the whole epoch has from `step`
+        on; what lies before is skipped undecoded. For a run that was stopped inside
+        an epoch; `set_epoch` at the beginning of the next makes passes whole again.
+        `len(train)` remains that of a whole epoch, so `model.fit` warns at the end of
+        the rest that the data ran out, and goes on with the next epoch.
+
+        >>> data.set_position(2, 30)
+        """
+        self.epochs.set(
+            check_integer("epoch", epoch, low=0),
+            check_integer("step", step, low=0, high=self.steps_per_epoch - 1),
+        )
 
 
 def load_data(
@@ -62,6 +89,11 @@ def load_data(
     recipe: str | Recipe | None = None,
     seed: int = 0,
     data_dir: str | os.PathLike | None = None,
+    splits: Mapping[str, str] | None = None,
+    pad_evaluation: bool | None = None,
+    input_context: tf.distribute.InputContext | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+    threads: int | None = None,
 ) -> Splits:
     """A source of images as batches, prepared as the recipe says.
 
@@ -82,7 +114,21 @@ def load_data(
     distortions. `data_dir` is TFDS's directory of prepared datasets; folders do
     without.
 
-    Small sets are kept in memory, up to `pipeline.MEMORY_BUDGET` bytes a split.
+    `splits` takes others, or parts, of a TFDS dataset's splits:
+    {"train": "train[:50%]"}.
+
+    `pad_evaluation=True` fills the last batch of `validation` and `test`, whose
+    batches are then (images, labels, weights): weights, float32 [b], are 1 for images
+    and 0 for filling, as `model.evaluate` takes them. With `input_context`, for
+    `strategy.distribute_datasets_from_function`, the batches are one replica's share,
+    and each worker has its own; those of a step make up one worker's batch, so that
+    results do not depend on the number of workers. Every worker reads the whole
+    source. Evaluation is padded then, unless `pad_evaluation` says no.
+
+    A split that fits `memory_budget` (bytes; default 256 MiB) is kept in memory as
+    it is stored; of a larger one the budget limits the shuffle buffer. `threads`
+    gives the batches a thread pool of their own (default: TensorFlow's).
+
     ValueError if the source is unknown, cannot be prepared or has too few images, or
     if an argument is out of range.
 
@@ -96,23 +142,33 @@ def load_data(
     seed = check_integer("seed", seed, low=0)
     if seed >= 2**63:
         raise ValueError(f"seed must be below 2**63; got {seed}")
-    batch_size = check_integer(
-        "batch_size", recipe.batch_size if batch_size is None else batch_size, low=1
+    if pad_evaluation is not None:
+        check_flag("pad_evaluation", pad_evaluation)
+    check_known("splits", splits or {}, PARTS)
+    running = _running(
+        recipe.batch_size if batch_size is None else batch_size,
+        input_context,
+        memory_budget,
+        threads,
     )
-    parts = _find(source, data_dir)
-    if parts.train.count < batch_size:
+    parts = _find(source, data_dir, splits, running.memory)
+    if parts.train.count < running.batch_size:
         raise ValueError(
             f"batch_size must be at most the {parts.train.count} training images of "
-            f"{os.fspath(source)!r}, as training batches are full; got {batch_size}"
+            f"{os.fspath(source)!r}, as training batches are full; got "
+            f"{running.batch_size}"
         )
     classes, shift = parts.classes, 0
     if recipe.background_class:
         classes, shift = ("background", *classes), 1
     train, epochs = training_batches(
-        parts.train, resolution, batch_size, recipe, seed, shift
+        parts.train, resolution, recipe, seed, shift, running
     )
+    pad = running.share < running.batch_size
+    if pad_evaluation is not None:
+        pad = pad_evaluation
     validation, test = (
-        evaluation_batches(part, resolution, batch_size, recipe, shift)
+        evaluation_batches(part, resolution, recipe, shift, running, pad)
         for part in (parts.validation, parts.test)
     )
     return Splits(
@@ -125,25 +181,74 @@ def load_data(
         num_validation=parts.validation.count,
         num_test=parts.test.count,
         resolution=resolution,
-        batch_size=batch_size,
-        steps_per_epoch=parts.train.count // batch_size,
+        batch_size=running.batch_size,
+        steps_per_epoch=running.steps(parts.train.count),
         epochs=epochs,
     )
 
 
-def _find(source: str | os.PathLike, data_dir: str | os.PathLike | None) -> Source:
+def _running(
+    batch_size: int,
+    context: tf.distribute.InputContext | None,
+    memory: int,
+    threads: int | None,
+) -> Running:
+    """How batches are to be made, checked."""
+    batch_size = check_integer("batch_size", batch_size, low=1)
+    memory = check_integer("memory_budget", memory, low=0)
+    if threads is not None:
+        threads = check_integer("threads", threads, low=1)
+    if context is None:
+        return Running(batch_size, memory, threads)
+    if not isinstance(context, tf.distribute.InputContext):
+        raise ValueError(
+            "input_context must be a tf.distribute.InputContext, as "
+            "strategy.distribute_datasets_from_function gives; got "
+            f"{type(context).__name__}"
+        )
+    replicas, workers = context.num_replicas_in_sync, context.num_input_pipelines
+    if batch_size % replicas:
+        raise ValueError(
+            f"batch_size must be a multiple of the {replicas} replicas of "
+            f"input_context; got {batch_size}"
+        )
+    return Running(
+        batch_size,
+        memory,
+        threads,
+        context.input_pipeline_id,
+        workers,
+        replicas // workers,
+    )
+
+
+def _find(
+    source: str | os.PathLike,
+    data_dir: str | os.PathLike | None,
+    splits: Mapping[str, str] | None,
+    memory: int,
+) -> Source:
     """The source of that name or at that path."""
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         raise ValueError(
             f"source must be 'digits', a TFDS name or a folder; got {source!r}"
         )
     if source == "digits":
-        return builder_source(prepared_digits(data_dir))
+        return builder_source(prepared_digits(data_dir), splits, memory)
+    if not _is_folder(source):
+        return tfds_source(source, data_dir, splits, memory)
+    if splits:
+        raise ValueError(
+            f"splits are for TFDS names; got {dict(splits)!r} for the folder "
+            f"{os.fspath(source)!r}: give it train, validation and test folders"
+        )
+    return folder_source(source)
+
+
+def _is_folder(source: str | os.PathLike) -> bool:
     is_path = isinstance(source, os.PathLike) or os.path.isabs(source)
     if is_path or source.startswith((".", "~")):
-        return folder_source(source)
-    if os.path.isdir(source) and source.split("/")[0] not in tfds.list_builders(
+        return True
+    return os.path.isdir(source) and source.split("/")[0] not in tfds.list_builders(
         with_community_datasets=False
-    ):
-        return folder_source(source)
-    return tfds_source(source, data_dir)
+    )

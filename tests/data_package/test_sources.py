@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from keras_mobilenets.data import load_data, load_image, pipeline
+from keras_mobilenets.data import load_data, load_image
 from keras_mobilenets.data.digits import prepared_digits
 from keras_mobilenets.data.preprocessing import eval_image
 from keras_mobilenets.recipe import recipes
@@ -131,9 +131,8 @@ def test_the_background_class_shifts_labels(data_dir):
         np.testing.assert_array_equal(moved, labels + 1)
 
 
-def test_a_small_shuffle_buffer_loses_nothing(data_dir, monkeypatch):
-    monkeypatch.setattr(pipeline, "MEMORY_BUDGET", 64 * 100)  # 100 digits
-    data = digits(data_dir, batch_size=1)
+def test_a_small_shuffle_buffer_loses_nothing(data_dir):
+    data = digits(data_dir, batch_size=1, memory_budget=64 * 100)  # 100 digits
     first, second = one_pass(data.train), one_pass(data.train)
     assert len(first[1]) == 1437
     np.testing.assert_array_equal(np.bincount(first[1]), np.bincount(second[1]))
@@ -414,6 +413,16 @@ def test_data_that_cannot_be_prepared_is_named(tmp_path):
         (dict(seed=0.5), "seed must be a whole number"),
         (dict(seed=2**63), "seed must be below"),
         (dict(recipe="quik"), "recipe must be one of.*did you mean 'quick'"),
+        (dict(pad_evaluation=1), "pad_evaluation must be True or False; got 1"),
+        (dict(memory_budget=-1), "memory_budget must be a whole number of at least 0"),
+        (dict(threads=0), "threads must be a whole number of at least 1"),
+        (dict(input_context=2), "input_context must be a tf.distribute.InputContext"),
+        (
+            dict(input_context=tf.distribute.InputContext(2, 0, 2), batch_size=9),
+            "batch_size must be a multiple of the 2 replicas",
+        ),
+        (dict(splits={"training": "train"}), "splits has no argument 'training'"),
+        (dict(splits={"train": "tran[:10%]"}), "splits must name.*'digits'.*'tran"),
     ],
 )
 def test_bad_arguments_are_named(data_dir, arguments, message):
