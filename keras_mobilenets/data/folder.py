@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
 
+from keras_mobilenets.data.broken import ANSWERS, Broken, find_broken, without
 from keras_mobilenets.data.images import SUFFIXES, read_image
 from keras_mobilenets.data.pipeline import Part, Source
 
@@ -22,7 +24,9 @@ PATH_BYTES = 256  # of a stored path, roughly
 Files = list[tuple[str, str]]  # (class name, path), sorted
 
 
-def folder_source(path: str | os.PathLike) -> Source:
+def folder_source(
+    path: str | os.PathLike, answer: Callable[[Broken, str], None] = ANSWERS["skip"]
+) -> Source:
     """The source in a folder: FOLDER/CLASS/IMAGE or FOLDER/SPLIT/CLASS/IMAGE.
 
     Splits are subfolders train, validation (or val, valid) and test. Without them,
@@ -36,9 +40,12 @@ def folder_source(path: str | os.PathLike) -> Source:
     it stays where it is when images are added or the folder moves.
 
     Classes are sorted by name. Files other than .jpg, .jpeg, .png, .bmp and .gif
-    are passed over; so are names that begin with a dot. ValueError if the folder is
-    missing, holds no images or fewer than two classes, has a class without images,
-    or a class in validation or test that train has not.
+    are passed over; so are names that begin with a dot. Files that have such a name
+    and cannot be read, and class folders without an image, are handed to `answer`
+    (with the folder, before anything else is judged) and left out; every file is
+    decoded once to know, as `broken.find_broken` says. ValueError if the folder is
+    missing, holds no images or fewer than two classes, or has a class in validation
+    or test that train has not.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -52,11 +59,15 @@ def folder_source(path: str | os.PathLike) -> Source:
         for split, names in SPLIT_NAMES.items()
     }
     if found["train"] is None:
-        files = {"train": _images(root)}
-        root_of_train = root
-    else:
-        files = {split: _images(folder) for split, folder in found.items() if folder}
-        root_of_train = found["train"]
+        found = {"train": root}
+    root_of_train = found["train"]
+    listed = {split: _files(folder) for split, folder in found.items() if folder}
+    broken = find_broken([file for _, file in sum(listed.values(), [])], root)
+    files = {split: without(images, broken) for split, images in listed.items()}
+    for split, images in files.items():
+        broken |= _hollow(found[split], images)
+    if broken:
+        answer(broken, os.fspath(path))
 
     classes = sorted({name for name, _ in files["train"]})
     if len(classes) < 2:
@@ -95,26 +106,39 @@ def folder_source(path: str | os.PathLike) -> Source:
     return Source(**parts, classes=tuple(classes))
 
 
-def _images(folder: Path) -> Files:
-    """The images in each class folder of a folder."""
-    images: Files = []
-    for group in sorted(folder.iterdir()):
-        if not group.is_dir() or group.name.startswith("."):
-            continue
-        members = sorted(
-            str(file)
-            for file in group.rglob("*")
-            if file.suffix.lower() in SUFFIXES
-            and not file.name.startswith(".")
-            and file.is_file()
-        )
-        if not members:
-            raise ValueError(
-                f"source has the class folder {str(group)!r} without an image "
-                f"({', '.join(SUFFIXES)}); remove it or add images"
-            )
-        images += [(group.name, file) for file in members]
-    return images
+def _files(folder: Path) -> Files:
+    """What is named as an image in each class folder of a folder."""
+    files: Files = []
+    for group in _classes(folder):
+        members = []
+        # A folder, or a link to nowhere, may have such a name as well.
+        for place, folders, names in os.walk(group):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            members += [
+                os.path.join(place, name)
+                for name in (*folders, *names)
+                if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+            ]
+        files += [(group.name, file) for file in sorted(members)]
+    return files
+
+
+def _classes(folder: Path) -> list[Path]:
+    return sorted(
+        group
+        for group in folder.iterdir()
+        if group.is_dir() and not group.name.startswith(".")
+    )
+
+
+def _hollow(folder: Path, files: Files) -> Broken:
+    """The class folders of a folder that none of its good files is in."""
+    full = {name for name, _ in files}
+    return {
+        str(group): "a class folder without a readable image"
+        for group in _classes(folder)
+        if group.name not in full
+    }
 
 
 def _place(name: str) -> float:

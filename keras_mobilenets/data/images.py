@@ -57,16 +57,19 @@ def _jpeg_part(encoded: tf.Tensor, box: Box) -> tf.Tensor:
 def _whole(encoded: tf.Tensor) -> tf.Tensor:
     image = tf.cond(
         tf.strings.substr(encoded, 0, len(BMP)) == BMP,
-        lambda: tf.numpy_function(_bmp, [encoded], tf.uint8),
+        # As numbers: text would lose the zeros at its end on the way.
+        lambda: tf.numpy_function(
+            _bmp, [tf.io.decode_raw(encoded, tf.uint8)], tf.uint8
+        ),
         lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
     )
     image.set_shape([None, None, 3])
     return image
 
 
-def _bmp(encoded: bytes) -> np.ndarray:
+def _bmp(encoded: np.ndarray) -> np.ndarray:
     # TensorFlow takes the colour numbers of a BMP with a palette for grey.
-    with Image.open(io.BytesIO(encoded)) as image:
+    with Image.open(io.BytesIO(encoded.tobytes())) as image:
         return np.asarray(image.convert("RGB"))
 
 

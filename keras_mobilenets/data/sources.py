@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from keras_mobilenets.architecture.arguments import (
+    check_choice,
     check_flag,
     check_integer,
     check_known,
     check_resolution,
 )
+from keras_mobilenets.data.broken import ANSWERS, Broken
 from keras_mobilenets.data.digits import prepared_digits
 from keras_mobilenets.data.folder import folder_source
 from keras_mobilenets.data.pipeline import (
@@ -90,6 +92,7 @@ def load_data(
     seed: int = 0,
     data_dir: str | os.PathLike | None = None,
     splits: Mapping[str, str] | None = None,
+    broken: str = "skip",
     pad_evaluation: bool | None = None,
     input_context: tf.distribute.InputContext | None = None,
     memory_budget: int = MEMORY_BUDGET,
@@ -116,6 +119,10 @@ def load_data(
 
     `splits` takes others, or parts, of a TFDS dataset's splits:
     {"train": "train[:50%]"}.
+
+    `broken` says what becomes of files in a folder that cannot be read as images, and
+    of class folders without one, all of which are found before anything else is
+    done: "skip" (one warning, and they do not count) or "fail" (ValueError).
 
     `pad_evaluation=True` fills the last batch of `validation` and `test`, whose
     batches are then (images, labels, weights): weights, float32 [b], are 1 for images
@@ -145,13 +152,14 @@ def load_data(
     if pad_evaluation is not None:
         check_flag("pad_evaluation", pad_evaluation)
     check_known("splits", splits or {}, PARTS)
+    answer = ANSWERS[check_choice("broken", broken, ANSWERS)]
     running = _running(
         recipe.batch_size if batch_size is None else batch_size,
         input_context,
         memory_budget,
         threads,
     )
-    parts = _find(source, data_dir, splits, running.memory)
+    parts = _find(source, data_dir, splits, running.memory, answer)
     if parts.train.count < running.batch_size:
         raise ValueError(
             f"batch_size must be at most the {parts.train.count} training images of "
@@ -227,6 +235,7 @@ def _find(
     data_dir: str | os.PathLike | None,
     splits: Mapping[str, str] | None,
     memory: int,
+    answer: Callable[[Broken, str], None],
 ) -> Source:
     """The source of that name or at that path."""
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
@@ -242,7 +251,7 @@ def _find(
             f"splits are for TFDS names; got {dict(splits)!r} for the folder "
             f"{os.fspath(source)!r}: give it train, validation and test folders"
         )
-    return folder_source(source)
+    return folder_source(source, answer)
 
 
 def _is_folder(source: str | os.PathLike) -> bool:

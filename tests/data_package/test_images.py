@@ -59,8 +59,9 @@ def in_dataset(encoded, function):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP"])
-def test_parts_are_the_same_inside_a_dataset(kind):
-    encoded = encode(photo(), kind)
+@pytest.mark.parametrize("mode", ["RGB", "L", "1"])
+def test_parts_are_the_same_inside_a_dataset(kind, mode):
+    encoded = encode(photo(mode=mode), kind)
     whole = decode(encoded)
     for box in boxes(SLIM)[-3:]:
         part = in_dataset(encoded, lambda x, box=box: decode(x, box))
@@ -89,6 +90,7 @@ KINDS = {
     "palette PNG": (photo(mode="P"), "PNG", {}),
     "PNG of 1 bit": (photo(mode="1"), "PNG", {}),
     "BMP": (photo(), "BMP", {}),
+    "black BMP": (Image.new("P", (9, 9)), "BMP", {}),
     "grey BMP": (photo(mode="L"), "BMP", {}),
     "palette BMP": (photo(mode="P"), "BMP", {}),
     "BMP of 1 bit": (photo(mode="1"), "BMP", {}),

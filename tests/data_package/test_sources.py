@@ -244,12 +244,6 @@ def one_class(folder):
     return write(folder, 3, colors={"red": (200, 0)})
 
 
-def hollow_class(folder):
-    write(folder, 3)
-    (folder / "blue").mkdir()
-    return folder
-
-
 def stranger(folder):
     write(folder / "train", 3)
     write(folder / "val", 3, colors={"red": (200, 0), "violet": (200, 0)})
@@ -268,7 +262,6 @@ def text_file(folder):
         (text_file, "'.*photos' is a file"),
         (empty, "at least two classes.*photos' holds 0"),
         (one_class, r"at least two classes.*photos' holds 1 \(red\)"),
-        (hollow_class, "class folder '.*blue' without an image"),
         (stranger, "class 'violet' in '.*val' but not in '.*train'"),
         (lambda folder: write(folder, 1), "no image for .*too few"),
     ],
@@ -421,6 +414,7 @@ def test_data_that_cannot_be_prepared_is_named(tmp_path):
             dict(input_context=tf.distribute.InputContext(2, 0, 2), batch_size=9),
             "batch_size must be a multiple of the 2 replicas",
         ),
+        (dict(broken="ignore"), "broken must be one of 'skip', 'fail'"),
         (dict(splits={"training": "train"}), "splits has no argument 'training'"),
         (dict(splits={"train": "tran[:10%]"}), "splits must name.*'digits'.*'tran"),
     ],

@@ -1,0 +1,145 @@
+"""Files that are named as images and are none: found before a run, not in it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_mobilenets.data.images import JPEG, decode
+
+Broken = dict[str, str]  # path: what is wrong with it
+
+CHUNK = 64  # files a thread takes at a time
+KEEP_AFTER = 1.0  # seconds; a quicker check is not worth remembering
+TELL_FROM = 20_000  # files; so many take a minute, so say what is going on
+SHOWN = 5  # of the broken files, in a message
+
+
+def find_broken(paths: Sequence[str], root: str | os.PathLike) -> Broken:
+    """Those of the files that cannot be read as images, each with the reason.
+
+    Every file is decoded, as only that tells; several at a time. What was found good
+    is remembered, by path, size and time of change, in $XDG_CACHE_HOME (default
+    ~/.cache), one file for each `root`, so that the next call is quick.
+
+    >>> find_broken(["photos/cat.jpg", "photos/notes.jpg"], "photos")
+    {'photos/notes.jpg': 'not a JPEG, PNG, BMP or GIF image'}
+    """
+    memory = _memory_of(root)
+    known = _recall(memory)
+    keys = np.array([_key(path) for path in paths], np.uint64)
+    fresh = np.flatnonzero(~np.isin(keys, known))
+    if len(fresh) >= TELL_FROM:
+        print(f"checking {len(fresh):,} image files, once", file=sys.stderr)
+    started = time.perf_counter()
+    chunks = [fresh[i : i + CHUNK] for i in range(0, len(fresh), CHUNK)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = threads.map(lambda chunk: [_reason(paths[i]) for i in chunk], chunks)
+        reasons = [reason for chunk in found for reason in chunk]
+    broken = {
+        paths[i]: reason for i, reason in zip(fresh, reasons, strict=True) if reason
+    }
+    if time.perf_counter() - started > KEEP_AFTER:
+        good = [reason is None for reason in reasons]
+        _remember(memory, np.union1d(keys[np.isin(keys, known)], keys[fresh[good]]))
+    return broken
+
+
+def _reason(path: str) -> str | None:
+    """What is wrong with a file; None if it is an image."""
+    try:
+        encoded = Path(path).read_bytes()
+    except OSError as error:
+        return error.strerror.lower() if error.strerror else str(error)
+    if not encoded:
+        return "empty"
+    try:
+        if encoded.startswith(JPEG):
+            # An eighth of the size takes half the time, and reads as many bytes.
+            tf.io.decode_jpeg(encoded, channels=3, ratio=8)
+        else:
+            decode(tf.constant(encoded))
+    except Exception as error:  # of TensorFlow, NumPy or Pillow, as the damage has it
+        if "Unknown image file format" in str(error):
+            return "not a JPEG, PNG, BMP or GIF image"
+        return "damaged or cut off"
+    return None
+
+
+def _key(path: str) -> int:
+    """A file's content, without looking at it."""
+    try:
+        file = os.stat(path)
+        stamp = f"{os.path.abspath(path)}\0{file.st_size}\0{file.st_mtime_ns}"
+    except OSError:
+        stamp = path  # is found broken, and so never remembered
+    digest = hashlib.blake2b(os.fsencode(stamp), digest_size=8).digest()
+    return int.from_bytes(digest)
+
+
+def _memory_of(root: str | os.PathLike) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:16]
+    return cache / "keras_mobilenets" / f"checked-{name}.npy"
+
+
+def _recall(memory: Path) -> np.ndarray:
+    try:
+        return np.load(memory).astype(np.uint64)
+    except (OSError, ValueError, EOFError):  # not there yet, or no longer whole
+        return np.array([], np.uint64)
+
+
+def _remember(memory: Path, keys: np.ndarray) -> None:
+    beside = memory.with_name(f"{memory.name}.{os.getpid()}")
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, "wb") as file:
+            np.save(file, keys)
+        os.replace(beside, memory)
+    except OSError:
+        pass  # nowhere to write: the next check takes as long as this one
+
+
+def _listing(broken: Broken, where: str) -> str:
+    shown = [f"{path!r} ({reason})" for path, reason in list(broken.items())[:SHOWN]]
+    more = len(broken) - len(shown)
+    return (
+        f"{len(broken):,} file{'s' * (len(broken) != 1)} or folder"
+        f"{'s' * (len(broken) != 1)} in {where!r} cannot be read as images: "
+        + ", ".join(shown)
+        + (f" and {more:,} more" if more else "")
+    )
+
+
+def _skip(broken: Broken, where: str) -> None:
+    warnings.warn(
+        f"{_listing(broken, where)}; passed over. `keras-mobilenets doctor --data "
+        f"{where}` lists all; broken='fail' stops here instead",
+        stacklevel=2,
+    )
+
+
+def _fail(broken: Broken, where: str) -> None:
+    raise ValueError(
+        f"source must hold no broken files with broken='fail'; "
+        f"{_listing(broken, where)}; mend or remove them, or pass broken='skip'"
+    )
+
+
+# What `load_data(broken=...)` may be: done with what is broken, if anything is.
+ANSWERS: dict[str, Callable[[Broken, str], None]] = {"skip": _skip, "fail": _fail}
+
+
+def without(files: Iterable[tuple[str, str]], broken: Broken) -> list[tuple[str, str]]:
+    """The (class, path) pairs whose file is not broken."""
+    return [(name, path) for name, path in files if path not in broken]
