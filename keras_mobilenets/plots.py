@@ -71,6 +71,7 @@ def _bars(axes: Axes, layers: list, values: list[float], label: str) -> None:
     axes.barh(range(len(layers)), values, color=colors)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
 
 
 def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
