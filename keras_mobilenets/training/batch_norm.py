@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 FUSED_DTYPES = ("float16", "bfloat16", "float32")  # of FusedBatchNormV3
+PIXELS_A_ROW = 16  # times any number of channels fills vectors of 16
 
 
 def _batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
@@ -39,52 +40,64 @@ def _move(average: keras.Variable, value: tf.Tensor, momentum: float) -> None:
     average.assign(old - (old - tf.cast(value, old.dtype)) * (1.0 - momentum))
 
 
-def _normalize_elementary(
+@tf.custom_gradient
+def _normalize_batch(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: tf.Tensor
+) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], Any]:
+    """x normalised by its own statistics, with its mean and biased variance.
+
+    Seen as rows of sixteen pixels (which need no copy), an odd number of channels
+    fills the processor's vectors too.
+    """
+    channels = tf.shape(x)[-1]
+    pixels = tf.size(x) // channels
+    wide = tf.where(pixels % PIXELS_A_ROW == 0, PIXELS_A_ROW, 1)
+    count = tf.cast(pixels, x.dtype)
+
+    def rows(t: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(t, [-1, wide * channels])
+
+    def mean_of(t: tf.Tensor) -> tf.Tensor:
+        by_column = tf.reshape(tf.reduce_sum(t, axis=0), [wide, channels])
+        return tf.reduce_sum(by_column, axis=0) / count
+
+    def spread(per_channel: tf.Tensor) -> tf.Tensor:
+        return tf.tile(per_channel, [wide])
+
+    mean = mean_of(rows(x))
+    centred = rows(x) - spread(mean)
+    variance = mean_of(tf.square(centred))
+    inverse = tf.math.rsqrt(variance + epsilon)
+    y = centred * spread(inverse * gamma) + spread(beta)
+
+    def gradient(dy: tf.Tensor, *unused: tf.Tensor) -> tuple[Any, ...]:
+        # Ioffe and Szegedy 2015, arXiv:1502.03167, section 3.
+        dy, centred = rows(dy), rows(x) - spread(mean)
+        mean_dy = mean_of(dy)
+        mean_dy_normal = mean_of(dy * centred) * inverse
+        dx = dy - spread(mean_dy) - centred * spread(mean_dy_normal * inverse)
+        dx = tf.reshape(dx * spread(gamma * inverse), tf.shape(x))
+        return dx, mean_dy_normal * count, mean_dy * count, None
+
+    return (tf.reshape(y, tf.shape(x)), mean, variance), gradient
+
+
+def _all_replicas_statistics(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Mean, biased variance and number of pixels over the batches of all replicas."""
+    count = tf.cast(tf.size(x[..., 0]), x.dtype)
+    sums = [count, tf.reduce_sum(x, [0, 1, 2]), tf.reduce_sum(tf.square(x), [0, 1, 2])]
+    context = tf.distribute.get_replica_context()
+    count, total, squares = context.all_reduce("sum", sums)
+    mean = total / count
+    return mean, squares / count - tf.square(mean), count
+
+
+def _fused(
     layer: keras.layers.BatchNormalization, x: tf.Tensor, training: bool
 ) -> tf.Tensor:
-    """Where the fused kernel does not reach: float64, statistics of all replicas."""
-    mean, variance = layer.moving_mean, layer.moving_variance
-    if training:
-        mean = tf.reduce_mean(x, axis=[0, 1, 2])
-        square = tf.reduce_mean(tf.square(x), axis=[0, 1, 2])
-        count = tf.cast(tf.size(x[..., 0]), x.dtype)
-        if layer.synchronized and _replicas() > 1:
-            context = tf.distribute.get_replica_context()
-            weighted = [count, mean * count, square * count]
-            count, mean, square = context.all_reduce("sum", weighted)
-            mean, square = mean / count, square / count
-            variance = square - tf.square(mean)
-        else:
-            variance = tf.reduce_mean(tf.math.squared_difference(x, mean), [0, 1, 2])
-        unbiased = variance * count / tf.maximum(count - 1, 1)
-        _move(layer.moving_mean, mean, layer.momentum)
-        _move(layer.moving_variance, unbiased, layer.momentum)
-    return tf.nn.batch_normalization(
-        x,
-        tf.cast(mean, x.dtype),
-        tf.cast(variance, x.dtype),
-        tf.cast(layer.beta, x.dtype),
-        tf.cast(layer.gamma, x.dtype),
-        layer.epsilon,
-    )
-
-
-def _call(
-    layer: keras.layers.BatchNormalization,
-    inputs: tf.Tensor,
-    training: bool | None = None,
-    mask: Any = None,
-) -> tf.Tensor:
-    training = bool(training) and layer.trainable
-    synchronized = training and layer.synchronized and _replicas() > 1
-    if keras.backend.standardize_dtype(inputs.dtype) not in FUSED_DTYPES:
-        return _normalize_elementary(layer, inputs, training)
-    if synchronized:
-        outputs = _normalize_elementary(layer, tf.cast(inputs, "float32"), training)
-        return tf.cast(outputs, layer.compute_dtype)
     # The kernel moves the statistics it is given, the variance by the unbiased one.
     outputs = tf.raw_ops.FusedBatchNormV3(
-        x=inputs,
+        x=x,
         scale=tf.convert_to_tensor(layer.gamma),
         offset=tf.convert_to_tensor(layer.beta),
         mean=tf.convert_to_tensor(layer.moving_mean),
@@ -97,6 +110,54 @@ def _call(
         layer.moving_mean.assign(outputs.batch_mean)
         layer.moving_variance.assign(outputs.batch_variance)
     return outputs.y
+
+
+def _elementary(
+    layer: keras.layers.BatchNormalization, x: tf.Tensor, training: bool
+) -> tf.Tensor:
+    """What the fused kernel computes, where it does not reach or is slow."""
+    gamma, beta = (tf.cast(v, x.dtype) for v in (layer.gamma, layer.beta))
+    mean, variance = layer.moving_mean, layer.moving_variance
+    if not training or (layer.synchronized and _replicas() > 1):
+        if training:
+            mean, variance, count = _all_replicas_statistics(x)
+        y = tf.nn.batch_normalization(
+            x,
+            tf.cast(mean, x.dtype),
+            tf.cast(variance, x.dtype),
+            beta,
+            gamma,
+            layer.epsilon,
+        )
+    else:
+        epsilon = tf.constant(layer.epsilon, x.dtype)
+        y, mean, variance = _normalize_batch(x, gamma, beta, epsilon)
+        y = tf.ensure_shape(y, x.shape)
+        count = tf.cast(tf.size(x[..., 0]), x.dtype)
+    if training:
+        unbiased = variance * count / tf.maximum(count - 1, 1)
+        _move(layer.moving_mean, mean, layer.momentum)
+        _move(layer.moving_variance, unbiased, layer.momentum)
+    return y
+
+
+def _call(
+    layer: keras.layers.BatchNormalization,
+    inputs: tf.Tensor,
+    training: bool | None = None,
+    mask: Any = None,
+) -> tf.Tensor:
+    training = bool(training) and layer.trainable
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    if dtype not in FUSED_DTYPES:
+        return _elementary(layer, inputs, training)
+    synchronized = layer.synchronized and _replicas() > 1
+    # On CPUs the fused kernel is slow where channels do not fill a vector of four.
+    ragged = inputs.shape[-1] % 4 and not tf.config.list_physical_devices("GPU")
+    if training and (synchronized or ragged):
+        outputs = _elementary(layer, tf.cast(inputs, "float32"), training)
+        return tf.cast(outputs, layer.compute_dtype)
+    return _fused(layer, inputs, training)
 
 
 def _fusable(layer: keras.layers.BatchNormalization) -> bool:

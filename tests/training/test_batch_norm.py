@@ -9,8 +9,11 @@ from keras_mobilenets.training.batch_norm import use_fused
 X = np.random.default_rng(0).normal(1, 2, (4, 5, 5, 3)).astype("float32")
 
 
-def make(dtype: str | None = None, synchronized: bool = False) -> keras.Model:
-    inputs = keras.Input((5, 5, 3), dtype="float64" if dtype == "float64" else None)
+def make(
+    dtype: str | None = None, synchronized: bool = False, channels: int = 3
+) -> keras.Model:
+    dtype_in = "float64" if dtype == "float64" else None
+    inputs = keras.Input((None, None, channels), dtype=dtype_in)
     layer = keras.layers.BatchNormalization(
         momentum=0.9, synchronized=synchronized, dtype=dtype, name="bn"
     )
@@ -45,21 +48,42 @@ def test_outputs_are_kerass_and_the_moving_variance_is_unbiased(dtype):
     )
 
 
-def test_gradients_are_those_of_the_elementary_form():
-    plain, fused = make(), make()
+# Channels that fill vectors and that do not; pixels in rows of sixteen and not.
+@pytest.mark.parametrize(
+    "shape", [(4, 4, 4, 8), (3, 5, 5, 8), (4, 4, 4, 7), (3, 5, 5, 7)], ids=str
+)
+def test_training_is_the_elementary_forms(shape):
+    x = np.random.default_rng(2).normal(3, 2, shape).astype("float32")
+    plain, fused = make(channels=shape[-1]), make(channels=shape[-1])
     set_random(plain)
     fused.set_weights(plain.get_weights())
     use_fused(fused)
 
-    def gradients(model):
-        x = tf.constant(X)
+    def outputs_and_gradients(model):
+        image = tf.constant(x)
         with tf.GradientTape() as tape:
-            tape.watch(x)
-            loss = tf.reduce_sum(model(x, training=True) ** 3)
-        return tape.gradient(loss, [x, *model.trainable_variables])
+            tape.watch(image)
+            y = model(image, training=True)
+            loss = tf.reduce_sum(
+                tf.sin(y) * tf.range(y.shape[1], dtype=y.dtype)[:, None, None]
+            )
+        return [y, *tape.gradient(loss, [image, *model.trainable_variables])]
 
-    for ours, theirs in zip(gradients(fused), gradients(plain), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    results = zip(
+        outputs_and_gradients(fused), outputs_and_gradients(plain), strict=True
+    )
+    for ours, theirs in results:
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        fused.get_weights()[2], plain.get_weights()[2], rtol=1e-5
+    )
+    count = x.size // shape[-1]
+    start = make(channels=shape[-1])
+    set_random(start)
+    biased = plain.get_weights()[3] - 0.9 * start.get_weights()[3]
+    unbiased = fused.get_weights()[3] - 0.9 * start.get_weights()[3]
+    np.testing.assert_allclose(unbiased, biased * count / (count - 1), rtol=1e-4)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
