@@ -6,16 +6,14 @@ Handwritten Digits" (E. Alpaydin, C. Kaynak, 1998).
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
-from tensorflow_datasets.core.utils import tqdm_utils
+
+from keras_mobilenets.data.local import prepared
 
 HELD_OUT = 180  # images for validation, and as many for the test: a tenth each
 
@@ -83,39 +81,9 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def prepared_digits(data_dir: str | os.PathLike | None = None) -> Digits:
     """The builder of the digits, prepared in TFDS's `data_dir` if they are not yet.
 
-    Takes about a second the first time; prints nothing; no network. Processes may
-    call it at the same time: each writes beside and renames, and the first wins.
-    ValueError if the directory cannot be written.
+    Takes about a second the first time; prints nothing; no network. ValueError if
+    the directory cannot be written.
 
     >>> prepared_digits().as_dataset(split="train")
     """
-    with _quiet():
-        builder = Digits(data_dir=data_dir)
-        if builder.is_prepared():
-            return builder
-        try:
-            builder.download_and_prepare()
-        except Exception as error:
-            if not Digits(data_dir=data_dir).is_prepared():
-                place = data_dir if data_dir else builder.data_path
-                raise ValueError(
-                    "data_dir must be a folder that can be written; got "
-                    f"{os.fspath(place)!r} ({error})"
-                ) from error
-        return Digits(data_dir=data_dir)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without TFDS's progress bars, messages and warnings."""
-    active = getattr(tqdm_utils, "_active", True)  # there is no public getter
-    verbosity = logging.get_verbosity()
-    tfds.disable_progress_bar()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if active:
-            tfds.enable_progress_bar()
+    return prepared(Digits, data_dir)

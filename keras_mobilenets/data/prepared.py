@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from keras_mobilenets.data.fashion import has_fashion_mnist, prepared_fashion_mnist
 from keras_mobilenets.data.images import decode
 from keras_mobilenets.data.pipeline import MEMORY_BUDGET, PARTS, Part, Source
 from keras_mobilenets.data.preprocessing import Box, cropped
@@ -39,6 +40,8 @@ def tfds_source(
         raise ValueError(
             f"source must be 'digits', a TFDS name or a folder; got {name!r} ({reason})"
         ) from error
+    if not builder.is_prepared() and _in_debian(builder):
+        builder = prepared_fashion_mnist(data_dir)
     if not builder.is_prepared():
         try:
             builder.download_and_prepare()
@@ -50,6 +53,10 @@ def tfds_source(
                 f"{name}` where its data can be had, then give that data_dir"
             ) from error
     return builder_source(builder, splits, memory)
+
+
+def _in_debian(builder: tfds.core.DatasetBuilder) -> bool:
+    return builder.info.name == "fashion_mnist" and has_fashion_mnist()
 
 
 def _unknown(name: str) -> str:

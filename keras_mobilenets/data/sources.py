@@ -104,7 +104,9 @@ def load_data(
 
     - "digits": scikit-learn's handwritten digits, which need no download;
     - a TFDS name, such as "oxford_flowers102": downloaded and prepared if need be;
-      its splits as `prepared.builder_source` says;
+      its splits as `prepared.builder_source` says. "fashion_mnist" is prepared from
+      Debian's package dataset-fashion-mnist, without a download, where that is
+      installed;
     - a folder of class folders, with or without train, validation and test folders
       above them, as `folder.folder_source` says. A bare word is a folder only if
       TFDS does not know it: write "./cifar10" for a folder of that name.
