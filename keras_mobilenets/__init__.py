@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.architecture import cost as cost
     from keras_mobilenets.architecture import recommend as recommend
     from keras_mobilenets.data import Splits as Splits
+    from keras_mobilenets.data import check_data as check_data
     from keras_mobilenets.data import load_data as load_data
     from keras_mobilenets.models import build as build
     from keras_mobilenets.models import copy_weights as copy_weights
@@ -44,7 +45,7 @@ _HOME = {
     name: module
     for module, names in {
         "architecture": ("Cost", "cost", "recommend"),
-        "data": ("Splits", "load_data"),
+        "data": ("Splits", "check_data", "load_data"),
         "models": ("build", "copy_weights"),
         "plots": ("plot_cost", "plot_curves"),
         "recipe": ("Recipe", "recipes"),

@@ -140,6 +140,49 @@ def _predict(arguments: argparse.Namespace) -> None:
     print(table(["image", *places], rows))
 
 
+def _doctor(arguments: argparse.Namespace) -> int:
+    _start_tensorflow()
+    report = km.check_data(
+        arguments.data,
+        **_given(arguments, "data_dir", "resolution", "recipe", "sheet"),
+    )
+    if arguments.json:
+        _print_json(report)
+        return 1 if report["problems"] else 0
+    splits = report["splits"]
+    if splits:
+        rows = [
+            (
+                split,
+                f"{of['images']:,}",
+                *(" ... ".join(map(str, of[side])) for side in ("height", "width")),
+                f"{of['repeated']:,}",
+            )
+            for split, of in splits.items()
+        ]
+        header = ["split", "images", "height", "width", "repeated"]
+        print(table(header, rows), end="\n\n")
+        rows = [(name, *counts.values()) for name, counts in report["classes"].items()]
+        print(table(["class", *splits], rows), end="\n\n")
+    for file in report["tar_files"]:
+        found = "missing" if file["found"] is None else f"{file['found']:,} found"
+        print(f"tar file: {file['path']} ({file['bytes']:,} bytes; {found})")
+    for file in report["broken"]:
+        print(f"broken: {file['path']} ({file['reason']})")
+    for same in report["duplicates"]:
+        print(
+            "the same: "
+            + ", ".join(f"{e['image']} ({e['class']}, {e['split']})" for e in same)
+        )
+    for kind, sentences in (("note", "notes"), ("problem", "problems")):
+        for sentence in report[sentences]:
+            print(f"{kind}: {sentence}")
+    if report["sheet"]:
+        print(f"contact sheet: {report['sheet']}")
+    print("problems were found" if report["problems"] else "no problems found")
+    return 1 if report["problems"] else 0
+
+
 def _cost(arguments: argparse.Namespace) -> None:
     options = _given(
         arguments, "alpha", "rho", "resolution", "classes", "bytes_per_element"
@@ -306,6 +349,17 @@ def _make_parser() -> argparse.ArgumentParser:
     made.add_argument("images", nargs="+", metavar="IMAGE")
     made.add_argument("--workdir", help="of train (default: the newest run)")
     made.add_argument("--top", type=_value, default=3, help="classes shown (default 3)")
+
+    made = verb("doctor", _doctor, "check a source of images before training on it")
+    for name, text in (
+        ("data", "digits (default), a TFDS name, or a folder of class folders"),
+        ("data-dir", "where TFDS keeps prepared data"),
+        ("recipe", "whose distortions the sheet shows (default slim_v2)"),
+        ("sheet", "a new PNG file: training images, and what a run makes of them"),
+    ):
+        made.add_argument(f"--{name}", help=text)
+    made.set_defaults(data="digits")
+    option(made, resolution="pixels of a side in the sheet (default 224)")
 
     made = verb("cost", _cost, "parameters, mult-adds and memory, without TensorFlow")
     network(made, "1.0")

@@ -154,4 +154,4 @@ def _part(images: Files, classes: list[str]) -> Part:
             tf.constant([label[name] for name, _ in images], tf.int64),
         )
     )
-    return Part(examples, len(images), PATH_BYTES, read_image)
+    return Part(examples, len(images), PATH_BYTES, read_image, named=True)

@@ -33,13 +33,14 @@ class Part:
     `examples` has (stored, label) pairs; `decode` turns what is stored (pixels,
     encoded bytes, a path) into the part of the uint8 image [h, w, channels] that a
     box takes. `stored_bytes` is the size of one stored example, for the memory
-    budget.
+    budget. `named` says that what is stored is a path.
     """
 
     examples: tf.data.Dataset
     count: int
     stored_bytes: int
     decode: Callable[[tf.Tensor, Box], tf.Tensor]
+    named: bool = False
 
 
 PARTS = ("train", "validation", "test")

@@ -161,7 +161,7 @@ def load_data(
         memory_budget,
         threads,
     )
-    parts = _find(source, data_dir, splits, running.memory, answer)
+    parts = find_source(source, data_dir, splits, running.memory, answer)
     if parts.train.count < running.batch_size:
         raise ValueError(
             f"batch_size must be at most the {parts.train.count} training images of "
@@ -232,14 +232,14 @@ def _running(
     )
 
 
-def _find(
+def find_source(
     source: str | os.PathLike,
     data_dir: str | os.PathLike | None,
     splits: Mapping[str, str] | None,
     memory: int,
     answer: Callable[[Broken, str], None],
 ) -> Source:
-    """The source of that name or at that path."""
+    """The source of that name or at that path; `answer` is told of broken files."""
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         raise ValueError(
             f"source must be 'digits', a TFDS name or a folder; got {source!r}"

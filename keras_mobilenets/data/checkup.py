@@ -1,0 +1,285 @@
+"""`check_data`: what a source holds and what is wrong with it, before a run."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from keras_mobilenets.architecture.arguments import check_resolution
+from keras_mobilenets.data.broken import Broken
+from keras_mobilenets.data.pipeline import MEMORY_BUDGET, PARTS, Part, Source
+from keras_mobilenets.data.preprocessing import eval_image, train_image
+from keras_mobilenets.data.sources import find_source
+from keras_mobilenets.recipe import Recipe, get_recipe
+
+ROWS, COLUMNS = 8, 8  # of the contact sheet: images, and epochs of each
+GAP = 4  # pixels between them
+
+# What has to be fetched by hand, after registering at image-net.org, with its size in
+# bytes. Source: TFDS, datasets/imagenet2012/checksums.tsv.
+TAR_FILES = {
+    "imagenet2012": {
+        "ILSVRC2012_img_train.tar": 147_897_477_120,
+        "ILSVRC2012_img_val.tar": 6_744_924_160,
+    }
+}
+
+
+class Example(NamedTuple):
+    """One image of a split."""
+
+    name: str  # its path, or SPLIT/NUMBER
+    label: int
+    height: int
+    width: int
+    content: bytes  # the same for the same pixels
+
+
+def check_data(
+    source: str | os.PathLike = "digits",
+    *,
+    data_dir: str | os.PathLike | None = None,
+    splits: Mapping[str, str] | None = None,
+    resolution: int = 224,
+    recipe: str | Recipe = "slim_v2",
+    sheet: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """What a source holds and what is wrong with it; reads every image once.
+
+    Args:
+        source, data_dir, splits: as in `load_data`.
+        resolution, recipe: of the contact sheet.
+        sheet: a new PNG file: a row for one training image of each of the first eight
+            classes, prepared as for evaluation and then as in seven epochs.
+
+    Returns:
+        A dict, ready for JSON:
+        "source"; "classes" {name: {split: images}}; "splits" {split: {"images",
+        "height", "width" (each [smallest, median, largest], pixels), "repeated"
+        (images that the split had already)}}; "broken" [{"path", "reason"}];
+        "duplicates" [[{"split", "image", "class"}, ...], ...], each a set of images
+        with the same pixels in several splits or classes; "tar_files" [{"path",
+        "bytes", "found" (bytes, or None)}], what TFDS needs for `imagenet2012`;
+        "sheet"; "notes"; "problems", a list of sentences, empty where all is well.
+
+    Raises:
+        ValueError: as `load_data` about the source, or a sheet that exists.
+
+    Example:
+        km.check_data("photos/", sheet="photos.png")["problems"]
+    """
+    resolution = check_resolution(None, resolution)
+    recipe = get_recipe(recipe)
+    if sheet is not None and os.path.exists(sheet):
+        raise ValueError(f"sheet must be a new file; {os.fspath(sheet)!r} exists")
+    report: dict[str, Any] = {
+        "source": os.fspath(source) if isinstance(source, os.PathLike) else source,
+        "classes": {},
+        "splits": {},
+        "broken": [],
+        "duplicates": [],
+        "tar_files": _tar_files(source, data_dir),
+        "sheet": None,
+        "notes": [],
+        "problems": [],
+    }
+    report["problems"] += [
+        f"{file['path']} is " + ("missing" if file["found"] is None else "incomplete")
+        for file in report["tar_files"]
+        if file["found"] != file["bytes"]
+    ]
+    if report["tar_files"]:
+        if not report["problems"]:
+            report["notes"].append(f"{source} is ready for `tfds build {source}`")
+        return report
+
+    broken: Broken = {}
+    parts = find_source(
+        source,
+        data_dir,
+        splits,
+        MEMORY_BUDGET,
+        answer=lambda found, _: broken.update(found),
+    )
+    report["broken"] = [{"path": p, "reason": r} for p, r in broken.items()]
+    if broken:
+        report["problems"].append(f"{_number(broken, 'file')} cannot be read")
+    examples = {split: _examples(getattr(parts, split), split) for split in PARTS}
+    if _contents(examples["test"]) == _contents(examples["validation"]):
+        del examples["test"]
+        report["notes"].append("there is no test split: validation stands in for it")
+    report["splits"] = {split: _sizes(found) for split, found in examples.items()}
+    _count_classes(report, examples, parts.classes)
+    _find_duplicates(report, examples, parts.classes)
+    if sheet is not None:
+        _draw(parts, examples["train"], resolution, recipe, Path(sheet))
+        report["sheet"] = os.fspath(sheet)
+    return report
+
+
+def _tar_files(
+    source: str | os.PathLike, data_dir: str | os.PathLike | None
+) -> list[dict[str, Any]]:
+    """What has to lie where before TFDS can prepare a source; empty once it has."""
+    if source not in TAR_FILES:
+        return []
+    builder = tfds.builder(source, data_dir=data_dir)
+    if builder.is_prepared():
+        return []
+    # data_path is DATA_DIR/NAME/VERSION
+    manual = Path(builder.data_path).parents[1] / "downloads" / "manual"
+    return [
+        {
+            "path": str(manual / name),
+            "bytes": size,
+            "found": (manual / name).stat().st_size
+            if (manual / name).exists()
+            else None,
+        }
+        for name, size in TAR_FILES[source].items()
+    ]
+
+
+def _examples(part: Part, split: str) -> list[Example]:
+    """All images of a split, without their pixels."""
+
+    def describe(stored, label):
+        image = part.decode(stored, None)
+        content = tf.raw_ops.Fingerprint(
+            data=tf.reshape(image, [1, -1]), method="farmhash64"
+        )
+        name = stored if part.named else ""
+        return name, label, tf.shape(image), content[0]
+
+    described = part.examples.map(
+        describe, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    ).prefetch(tf.data.AUTOTUNE)
+    return [
+        Example(
+            os.fsdecode(name) or f"{split}/{number}",
+            int(label),
+            int(shape[0]),
+            int(shape[1]),
+            content.tobytes() + shape.tobytes(),
+        )
+        for number, (name, label, shape, content) in enumerate(
+            described.as_numpy_iterator()
+        )
+    ]
+
+
+def _contents(examples: list[Example]) -> list[bytes]:
+    return [example.content for example in examples]
+
+
+def _sizes(examples: list[Example]) -> dict[str, Any]:
+    def spread(values: list[int]) -> list[int]:
+        return [min(values), int(np.median(values)), max(values)]
+
+    return {
+        "images": len(examples),
+        "height": spread([example.height for example in examples]),
+        "width": spread([example.width for example in examples]),
+        "repeated": len(examples) - len(set(_contents(examples))),
+    }
+
+
+def _count_classes(
+    report: dict[str, Any],
+    examples: dict[str, list[Example]],
+    classes: tuple[str, ...],
+) -> None:
+    counts = {
+        split: Counter(example.label for example in found)
+        for split, found in examples.items()
+    }
+    report["classes"] = {
+        name: {split: counts[split][label] for split in examples}
+        for label, name in enumerate(classes)
+    }
+    for split in examples:
+        absent = [name for name, has in report["classes"].items() if not has[split]]
+        if absent:
+            report["notes"].append(
+                f"{split} has no image of {_number(absent, 'class', 'classes')}: "
+                f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
+            )
+
+
+def _find_duplicates(
+    report: dict[str, Any],
+    examples: dict[str, list[Example]],
+    classes: tuple[str, ...],
+) -> None:
+    places = defaultdict(list)
+    for split, found in examples.items():
+        for example in found:
+            places[example.content].append((split, example))
+    across = contradictions = 0
+    for same in places.values():
+        several_splits = len({split for split, _ in same}) > 1
+        several_classes = len({example.label for _, example in same}) > 1
+        across += several_splits
+        contradictions += several_classes
+        if several_splits or several_classes:
+            report["duplicates"].append(
+                [
+                    {"split": split, "image": e.name, "class": classes[e.label]}
+                    for split, e in same
+                ]
+            )
+    if across:
+        report["problems"].append(f"{across:,} of the images are in several splits")
+    if contradictions:
+        report["problems"].append(
+            f"{contradictions:,} of the images are in several classes"
+        )
+
+
+def _draw(
+    parts: Source,
+    examples: list[Example],
+    resolution: int,
+    recipe: Recipe,
+    path: Path,
+) -> None:
+    """The contact sheet: an image for evaluation, then as it is in some epochs."""
+    first: dict[int, int] = {}  # label: number of its first image
+    for number, example in enumerate(examples):
+        if len(first) < ROWS:
+            first.setdefault(example.label, number)
+    part, chosen = parts.train, list(first.values())
+    stored = part.examples.enumerate().filter(
+        lambda number, _: tf.reduce_any(number == tf.constant(chosen, tf.int64))
+    )
+    rows = []
+    for number, (raw, _) in stored.take(len(chosen)):
+        image = part.decode(raw, None)
+        seeds = [tf.stack([number, epoch]) for epoch in range(COLUMNS - 1)]
+        rows.append(
+            [
+                eval_image(image, resolution, recipe),
+                *(train_image(image, seed, resolution, recipe) for seed in seeds),
+            ]
+        )
+    pixels = np.rint((np.clip(rows, -1, 1) + 1) * 127.5).astype(np.uint8)
+    framed = np.pad(
+        pixels, [(0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255
+    )
+    height, width = len(rows) * (resolution + GAP), COLUMNS * (resolution + GAP)
+    sheet = framed.transpose(0, 2, 1, 3, 4).reshape(height, width, 3)
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    Image.fromarray(sheet[:-GAP, :-GAP]).save(beside, "PNG")
+    os.replace(beside, path)
+
+
+def _number(things: Any, one: str, many: str | None = None) -> str:
+    return f"{len(things):,} {one if len(things) == 1 else many or one + 's'}"
