@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import glob
 import json
 import os
 import sys
@@ -39,7 +40,11 @@ def _start_tensorflow() -> None:
     with tempfile.TemporaryFile() as notices:
         os.dup2(notices.fileno(), 2)
         try:
-            import tensorflow  # noqa: F401
+            import tensorflow as tf
+
+            if not glob.glob("/dev/nvidia*"):
+                # Without a GPU, looking for one complains of CUDA: do it here.
+                tf.config.list_physical_devices()
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
