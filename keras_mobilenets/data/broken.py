@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from keras_mobilenets.data.images import JPEG, decode
+from keras_mobilenets.data.images import BMP, JPEG, decode
 
 Broken = dict[str, str]  # path: what is wrong with it
 
@@ -62,6 +62,8 @@ def _reason(path: str) -> str | None:
         return error.strerror.lower() if error.strerror else str(error)
     if not encoded:
         return "empty"
+    if encoded.startswith(BMP) and not path.lower().endswith(".bmp"):
+        return "a BMP image, but not named .bmp"
     try:
         if encoded.startswith(JPEG):
             # An eighth of the size takes half the time, and reads as many bytes.
@@ -125,7 +127,7 @@ def _skip(broken: Broken, where: str) -> None:
     warnings.warn(
         f"{_listing(broken, where)}; passed over. `keras-mobilenets doctor --data "
         f"{where}` lists all; broken='fail' stops here instead",
-        stacklevel=2,
+        stacklevel=5,  # of load_data
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -154,4 +155,7 @@ def _part(images: Files, classes: list[str]) -> Part:
             tf.constant([label[name] for name, _ in images], tf.int64),
         )
     )
-    return Part(examples, len(images), PATH_BYTES, read_image, named=True)
+    # find_broken lets no BMP pass that is named otherwise.
+    bmp = any(file.lower().endswith(".bmp") for _, file in images)
+    read = functools.partial(read_image, bmp=bmp)
+    return Part(examples, len(images), PATH_BYTES, read, named=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Callable, Mapping
 
@@ -158,5 +159,5 @@ def _part(builder: tfds.core.DatasetBuilder, split: str, memory: int) -> Part:
 def _decoder(image: tfds.features.Image) -> Callable[[tf.Tensor, Box], tf.Tensor]:
     """From encoded images of a feature to the part of them that a box takes."""
     if image.dtype == np.uint8:
-        return decode
+        return functools.partial(decode, bmp=False)  # TFDS writes PNG and JPEG
     return lambda encoded, box: cropped(image.decode_example(encoded), box)

@@ -88,6 +88,11 @@ BROKEN = {
     "web page": ("x.png", write(b"<html>404</html>"), "not a JPEG, PNG"),
     "truncated BMP": ("x.bmp", write(b"BM" + bytes(30)), "damaged or cut off"),
     "truncated GIF": ("x.gif", write(b"GIF89a" + bytes(9)), "damaged or cut off"),
+    "BMP named .jpg": (
+        "x.jpg",
+        write(encode(noise("P"), "BMP")),
+        "a BMP image, but not named .bmp",
+    ),
     "folder": ("x.jpg", lambda path: path.mkdir(), "is a directory"),
     "link to nowhere": (
         "x.jpg",
