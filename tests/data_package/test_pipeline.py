@@ -1,5 +1,9 @@
 """Batches for several workers, padded evaluation, and passes that begin midway."""
 
+import os
+import pathlib
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -223,3 +227,37 @@ def test_distribute_datasets_from_function(digits, two_replicas):
         values = [two_replicas.experimental_local_results(v) for v in (images, labels)]
         parts = [(i.numpy(), n.numpy()) for i, n in zip(*values, strict=True)]
         assert joined(parts) == joined([expected])
+
+
+# Many images
+
+
+@pytest.mark.slow
+def test_memory_is_bounded_over_100_000_images(tmp_path, monkeypatch):
+    status = pathlib.Path("/proc/self/statm")
+    if not status.exists():
+        pytest.skip("needs /proc")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = tmp_path / "first.jpg"
+    noise = tf.random.stateless_uniform([40, 40, 3], [1, 2], maxval=256, dtype=tf.int32)
+    first.write_bytes(tf.io.encode_jpeg(tf.cast(noise, tf.uint8)).numpy())
+    for name in ("red", "green"):
+        for split in ("train", "validation"):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+        os.link(first, tmp_path / "photos" / "validation" / name / "0.jpg")
+        for number in range(50_000):
+            file = tmp_path / "photos" / "train" / name / f"{number}.jpg"
+            # A file has no more than some 65,000 names, and less on some systems.
+            if number % 1000 == 0:
+                shutil.copy(first, file)
+                source = file
+            else:
+                os.link(source, file)
+    data = load_data(tmp_path / "photos", resolution=32, batch_size=100)
+    assert data.num_train == 100_000
+    used = []
+    for step, _ in enumerate(data.train):
+        if step % 100 == 0:
+            used.append(int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+    assert step + 1 == 1000
+    assert max(used) - used[0] < 64 * 2**20
