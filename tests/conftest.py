@@ -21,10 +21,11 @@ def two_replicas() -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 
 
-@pytest.fixture
-def float64():
-    """Everything in float64 for one test."""
-    keras.config.set_floatx("float64")
+@pytest.fixture(params=["floatx and policy", "policy"])
+def float64(request):
+    """Everything in float64 for one test, in either way that Keras offers."""
+    if request.param != "policy":
+        keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_floatx("float32")

@@ -140,7 +140,9 @@ def compile(
     schedule = make_schedule(recipe, steps_per_epoch, replicas)
     model.compile(
         optimizer=make_optimizer(recipe, schedule),
-        loss=SmoothedCrossentropy(recipe.label_smoothing, from_logits),
+        loss=SmoothedCrossentropy(
+            recipe.label_smoothing, from_logits, dtype=model.outputs[0].dtype
+        ),
         metrics=metrics,
         jit_compile=False,  # XLA slows depthwise convolutions down on CPU
     )

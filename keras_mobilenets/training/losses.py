@@ -49,6 +49,16 @@ class SmoothedCrossentropy(keras.losses.Loss):
         }
 
 
+class _L2(keras.regularizers.L2):
+    """Keras' L2 in the type of Keras' other losses, which it adds in one list.
+
+    They differ where only the dtype policy is float64, not `floatx`.
+    """
+
+    def __call__(self, x: Any) -> tf.Tensor:
+        return keras.ops.cast(super().__call__(x), keras.config.floatx())
+
+
 # Where Keras layers keep the regularizer of a weight; DepthwiseConv2D keeps it apart.
 _REGULARIZER_OF = {
     "kernel": ("depthwise_regularizer", "kernel_regularizer"),
@@ -68,14 +78,15 @@ def regularize(model: keras.Model, weight_decay: float, scope: str) -> None:
     biases or batch norm (slim's arg scopes; V1 section 3.2). "all": every
     trainable variable, as PyTorch's weight_decay does.
     """
-    l2 = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
+    l2 = _L2(weight_decay / 2) if weight_decay else None
+    saved = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
     for layer in model._flatten_layers(include_self=False):
         full = isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
         for weight, homes in _REGULARIZER_OF.items():
             chosen = scope == "all" or (full and weight == "kernel")
             for home in homes:
                 if hasattr(layer, home):  # so that a saved model keeps it
-                    setattr(layer, home, l2 if chosen else None)
+                    setattr(layer, home, saved if chosen else None)
         for variable in layer._trainable_variables:
             chosen = scope == "all" or (full and variable is layer.kernel)
             variable.regularizer = l2 if chosen else None
