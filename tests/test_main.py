@@ -338,7 +338,7 @@ def test_report(inside):
     assert report["classes"] == [str(digit) for digit in range(10)]
     assert report["images"] == {"train": 1437, "validation": 180, "test": 180}
     assert (report["data"], report["seed"], report["epochs"]) == ("digits", 0, 1)
-    assert (report["steps_per_epoch"], report["weights"]) == (44, "last")
+    assert (report["steps_per_epoch"], report["weights"]) == (44, "averaged")
     assert report["recipe"]["name"] == "quick"
     assert report["recipe"]["epochs"] == 1
     assert report["cost"]["params"] == price.params

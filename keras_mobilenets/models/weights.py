@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,7 +98,10 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
                     f"{len(model.weights)}"
                 )
             donor = keras.models.clone_model(model)
-            donor.load_weights(file)
+            with warnings.catch_warnings():
+                # Keras looks for its own bookkeeping in the file too, in vain.
+                warnings.filterwarnings("ignore", "Skipping nested container")
+                donor.load_weights(file)
             saved = donor.get_weights()
         copy_weights(model, saved)
     except (ValueError, TypeError, KeyError, OSError) as error:
