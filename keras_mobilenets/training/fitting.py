@@ -39,6 +39,7 @@ from keras_mobilenets.training.losses import regularize
 # and the authors' network and recipe on everything else.
 QUICK_START = {"alpha": 0.35, "resolution": 48, "recipe": "quick"}
 AUTHORS = {"mobilenet_v1": "slim_v1", "mobilenet_v2": "slim_v2"}
+DATA_OPTIONS = ("broken", "splits", "memory_budget", "threads")  # of load_data
 SAMPLES = 10
 
 
@@ -50,16 +51,12 @@ class Run(NamedTuple):
     workdir: pathlib.Path
 
 
-def _split_settings(
-    settings: Mapping[str, Any],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(variations of the network, fields of the recipe) from keyword arguments."""
+def _split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """(variations of the network, fields of the recipe, arguments of load_data)."""
     network = dict.fromkeys((*sum(VARIANTS.values(), ()), "batch_norm_epsilon"))
-    check_known("train()", settings, (*network, *FIELDS))
-    return (
-        {k: v for k, v in settings.items() if k in network},
-        {k: v for k, v in settings.items() if k not in network},
-    )
+    groups = (network, FIELDS, DATA_OPTIONS)
+    check_known("train()", settings, (*network, *FIELDS, *DATA_OPTIONS))
+    return tuple({k: v for k, v in settings.items() if k in group} for group in groups)
 
 
 def train(
@@ -93,8 +90,9 @@ def train(
         seed: of weights, order, augmentation and dropout.
         data_dir: where TFDS keeps its prepared data.
         verbose: show progress.
-        **settings: fields of the recipe (`epochs=20`, `learning_rate=0.01`) and
-            variations of the network (`expansion=4`).
+        **settings: fields of the recipe (`epochs=20`, `learning_rate=0.01`),
+            variations of the network (`expansion=4`), and `broken`, `splits`,
+            `memory_budget` and `threads` of `load_data` (`broken="fail"`).
 
     Returns:
         A `Run` (model, report, workdir). With `ema_decay` the model holds the
@@ -115,7 +113,7 @@ def train(
         resolution = QUICK_START["resolution"] if quick else NATIVE_RESOLUTION
     if alpha is None:
         alpha = QUICK_START["alpha"] if quick else 1.0
-    variant, overrides = _split_settings(settings)
+    variant, overrides, options = _split_settings(settings)
     recipe = get_recipe(
         recipe or (QUICK_START["recipe"] if quick else AUTHORS[name]), **overrides
     )
@@ -126,7 +124,7 @@ def train(
 
     started = time.perf_counter()
     splits = load_data(
-        data, resolution=pixels, recipe=recipe, seed=seed, data_dir=data_dir
+        data, resolution=pixels, recipe=recipe, seed=seed, data_dir=data_dir, **options
     )
     # Only now: preparing data for the first time draws from Python's generator too.
     keras.utils.set_random_seed(seed)
@@ -173,6 +171,7 @@ def train(
         # A path object is a folder wherever one stands; its bare name is not.
         "data": data if isinstance(data, str) else os.path.abspath(data),
         "data_dir": None if data_dir is None else os.fspath(data_dir),
+        "data_options": options,
         "classes": list(splits.classes),
         "images": {
             "train": splits.num_train,

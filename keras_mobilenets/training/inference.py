@@ -87,6 +87,7 @@ def evaluate(
         recipe=_recipe_of(report),
         seed=report["seed"],
         data_dir=report["data_dir"] if data_dir is None else data_dir,
+        **(report.get("data_options", {}) if data is None else {}),
     )
     if list(splits.classes) != report["classes"]:
         raise ValueError(

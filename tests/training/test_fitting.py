@@ -270,3 +270,25 @@ def test_a_directory_that_cannot_be_made(train, tmp_path):
     with pytest.raises(ValueError, match="workdir must be a directory that can be"):
         train("file/run")
     assert (tmp_path / "file").read_text() == "of the user"
+
+
+def test_arguments_of_load_data(train):
+    """A share of the digits, evaluated on that share again."""
+    run = train(splits={"train": "train[:50%]", "test": "test[:50%]"}, threads=1)
+    assert run.report["images"] == {"train": 718, "validation": 180, "test": 90}
+    result = km.evaluate(run.workdir, verbose=False)
+    assert result["images"] == 90
+    assert result["accuracy"] == pytest.approx(run.report["test"]["accuracy"])
+
+
+def test_broken_files_may_be_fatal(train, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(40):
+            grey = np.full((8, 8, 3), number)
+            file = tmp_path / "photos" / name / f"{number}.png"
+            keras.utils.save_img(file, grey, scale=False)
+    (tmp_path / "photos" / "cat" / "note.jpg").write_text("not an image")
+    with pytest.raises(ValueError, match="note.jpg"):
+        train(data=tmp_path / "photos", recipe="quick", broken="fail")
+    assert not (tmp_path / "run").exists()
