@@ -105,15 +105,20 @@ class Running(NamedTuple):
 
 
 def training_batches(
-    part: Part, resolution: int, recipe: Recipe, seed: int, shift: int, running: Running
-) -> tuple[tf.data.Dataset, Epochs]:
+    part: Part,
+    resolution: int,
+    recipe: Recipe,
+    seed: int,
+    shift: int,
+    running: Running,
+    epochs: Epochs,
+) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
 
-    Gives (float32 [b, resolution, resolution, 3], int64 [b]) and the epoch counter.
-    `shift` is added to the labels. Several workers have the images of one worker's
+    Gives (float32 [b, resolution, resolution, 3], int64 [b]); `epochs` says which
+    epoch a pass is. `shift` is added to the labels. Several workers have the images of one worker's
     batch between them, step for step.
     """
-    epochs = Epochs()
     stored = _cached(part.examples, part, running).enumerate()
     buffer = max(1, min(part.count, running.memory // part.stored_bytes))
     steps = running.steps(part.count)
@@ -151,7 +156,7 @@ def training_batches(
         .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(running.share, drop_remainder=True)
     )
-    return _finished(_of_length(batches, steps * running.replicas), running), epochs
+    return _finished(_of_length(batches, steps * running.replicas), running)
 
 
 def evaluation_batches(

@@ -43,6 +43,10 @@ class Splits:
     hold every image once; their last batch may be short, or padded: see
     `pad_evaluation` in `load_data`. `steps_per_epoch` counts batches of
     `batch_size`, those of all workers together.
+
+    `share(input_context)` are the splits that `load_data` gives with that
+    `input_context`, without looking through the source again; `set_epoch` and
+    `set_position` of either hold for both.
     """
 
     source: str
@@ -57,6 +61,9 @@ class Splits:
     batch_size: int
     steps_per_epoch: int
     epochs: Epochs = dataclasses.field(repr=False)
+    share: Callable[[tf.distribute.InputContext], Splits] = dataclasses.field(
+        repr=False
+    )
 
     def set_epoch(self, epoch: int) -> None:
         """Make every following pass over `train` that epoch, counted from 0.
@@ -155,12 +162,8 @@ def load_data(
         check_flag("pad_evaluation", pad_evaluation)
     check_known("splits", splits or {}, PARTS)
     answer = ANSWERS[check_choice("broken", broken, ANSWERS)]
-    running = _running(
-        recipe.batch_size if batch_size is None else batch_size,
-        input_context,
-        memory_budget,
-        threads,
-    )
+    batch_size = recipe.batch_size if batch_size is None else batch_size
+    running = _running(batch_size, input_context, memory_budget, threads)
     parts = find_source(source, data_dir, splits, running.memory, answer)
     if parts.train.count < running.batch_size:
         raise ValueError(
@@ -171,30 +174,37 @@ def load_data(
     classes, shift = parts.classes, 0
     if recipe.background_class:
         classes, shift = ("background", *classes), 1
-    train, epochs = training_batches(
-        parts.train, resolution, recipe, seed, shift, running
-    )
-    pad = running.share < running.batch_size
-    if pad_evaluation is not None:
-        pad = pad_evaluation
-    validation, test = (
-        evaluation_batches(part, resolution, recipe, shift, running, pad)
-        for part in (parts.validation, parts.test)
-    )
-    return Splits(
-        source=os.fspath(source),
-        train=train,
-        validation=validation,
-        test=test,
-        classes=classes,
-        num_train=parts.train.count,
-        num_validation=parts.validation.count,
-        num_test=parts.test.count,
-        resolution=resolution,
-        batch_size=running.batch_size,
-        steps_per_epoch=running.steps(parts.train.count),
-        epochs=epochs,
-    )
+    epochs = Epochs()
+
+    def share(running: Running) -> Splits:
+        pad = running.share < running.batch_size
+        if pad_evaluation is not None:
+            pad = pad_evaluation
+        validation, test = (
+            evaluation_batches(part, resolution, recipe, shift, running, pad)
+            for part in (parts.validation, parts.test)
+        )
+        return Splits(
+            source=os.fspath(source),
+            train=training_batches(
+                parts.train, resolution, recipe, seed, shift, running, epochs
+            ),
+            validation=validation,
+            test=test,
+            classes=classes,
+            num_train=parts.train.count,
+            num_validation=parts.validation.count,
+            num_test=parts.test.count,
+            resolution=resolution,
+            batch_size=running.batch_size,
+            steps_per_epoch=running.steps(parts.train.count),
+            epochs=epochs,
+            share=lambda context: share(
+                _running(batch_size, context, memory_budget, threads)
+            ),
+        )
+
+    return share(running)
 
 
 def _running(
