@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import RMSprop as RMSprop
     from keras_mobilenets.training import Run as Run
     from keras_mobilenets.training import TrainingDiverged as TrainingDiverged
+    from keras_mobilenets.training import TrainingInterrupted as TrainingInterrupted
+    from keras_mobilenets.training import WorkerLost as WorkerLost
     from keras_mobilenets.training import averaged_weights as averaged_weights
     from keras_mobilenets.training import compile as compile
     from keras_mobilenets.training import evaluate as evaluate
@@ -53,6 +55,8 @@ _HOME = {
             "RMSprop",
             "Run",
             "TrainingDiverged",
+            "TrainingInterrupted",
+            "WorkerLost",
             "averaged_weights",
             "compile",
             "evaluate",

@@ -17,8 +17,12 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import keras_mobilenets as km
+from keras_mobilenets.cluster import LOST, launch, read_task
 from keras_mobilenets.recipe import difference, get_recipe
 from keras_mobilenets.text import count, table
+
+# Exit statuses of training that did not come to its end.
+STATUS = {"TrainingDiverged": 3, "TrainingInterrupted": 4, "WorkerLost": LOST}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -98,22 +102,36 @@ def _train(arguments: argparse.Namespace) -> None:
     options = _given(
         arguments, "data", "alpha", "rho", "resolution", "recipe", "workdir",
         "weights", "seed", "data_dir", "epochs", "batch_size", "learning_rate",
+        "strategy", "cpu_replicas", "checkpoint_steps", "resume", "deterministic",
     )  # fmt: skip
     run = km.train(
         arguments.name,
         **{"verbose": not arguments.json, **_settings(arguments), **options},
     )
-    if arguments.json:
+    if arguments.json and _is_first():
         _print_json(run.report)
+
+
+def _is_first() -> bool:
+    """Whether this is the process of a cluster that speaks for all."""
+    task = read_task()
+    return task is None or task.index == 0
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    command = arguments.command[arguments.command[:1] == ["--"] :]
+    return launch(command, **_given(arguments, "workers", "servers", "restarts"))
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     _start_tensorflow()
     result = km.evaluate(
         arguments.workdir,
-        **_given(arguments, "data", "split", "data_dir"),
+        **_given(arguments, "data", "split", "data_dir", "strategy", "cpu_replicas"),
         verbose=not arguments.json,
     )
+    if not _is_first():
+        return
     if arguments.json:
         _print_json(result)
     else:
@@ -331,6 +349,13 @@ def _make_parser() -> argparse.ArgumentParser:
         for name, text in texts.items():
             made.add_argument(f"--{name.replace('_', '-')}", type=_value, help=text)
 
+    def devices(made: argparse.ArgumentParser) -> None:
+        made.add_argument(
+            "--strategy",
+            help="auto (default), none, mirrored, multi_worker, parameter_server, tpu",
+        )
+        option(made, cpu_replicas="replicas on the CPU, to try mirrored without GPUs")
+
     made = verb("train", _train, "train on digits, a TFDS name or an image folder")
     network(made, "0.35 on digits, else 1.0")
     option(made, seed="seed of weights and data (default 0)")
@@ -343,12 +368,37 @@ def _make_parser() -> argparse.ArgumentParser:
     ):
         made.add_argument(f"--{name}", help=text)
     option(made, "epochs", "batch_size", "learning_rate")
+    devices(made)
+    option(made, checkpoint_steps="steps between checkpoints (default 1000)")
+    made.add_argument(
+        "--resume", action="store_true", default=None,
+        help="go on with the run in --workdir, or the newest that is not finished",
+    )  # fmt: skip
+    made.add_argument(
+        "--deterministic", action="store_true", default=None,
+        help="the same result bit for bit, also when killed and resumed",
+    )  # fmt: skip
+
+    made = verb("launch", _launch, "train or evaluate in several processes here")
+    made.add_argument(
+        "-n", "--workers", type=_value, help="processes that train (default 2)"
+    )
+    option(
+        made,
+        servers="parameter servers, for asynchronous training (default 0)",
+        restarts="times to start all again after one was lost (default 0)",
+    )
+    made.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="-- COMMAND",
+        help="such as: -- train --workdir run",
+    )  # fmt: skip
 
     made = verb("evaluate", _evaluate, "accuracy of a finished run")
     made.add_argument("workdir", nargs="?", help="of train (default: the newest run)")
     made.add_argument("--data", help="another source with the same classes")
     made.add_argument("--split", help="test (default), validation or train")
     made.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    devices(made)
 
     made = verb("predict", _predict, "classes of image files, by a finished run")
     made.add_argument("images", nargs="+", metavar="IMAGE")
@@ -400,10 +450,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"keras-mobilenets: error: {message}", file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if type(error).__name__ != "TrainingDiverged":
+        # By name: importing the classes would import TensorFlow.
+        status = STATUS.get(type(error).__name__)
+        if status is None:
             raise
         print(f"keras-mobilenets: error: {error}", file=sys.stderr)
-        return 3
+        sys.stdout.flush()
+        if status == LOST:  # TensorFlow's own farewell would wait for the lost
+            os._exit(status)
+        return status
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

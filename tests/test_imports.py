@@ -16,13 +16,14 @@ ROOT = PACKAGE.parent
 BELOW: dict[str, set[str]] = {
     "architecture": set(),
     "text": set(),
+    "cluster": {"architecture"},
     "recipe": {"architecture"},
     "plots": {"architecture", "recipe"},
     "models": {"architecture", "recipe"},
     "data": {"architecture", "recipe"},
     "deploy": {"architecture", "recipe", "models", "data"},
 }
-BELOW["training"] = {"architecture", "recipe", "models", "data", "plots"}
+BELOW["training"] = {"architecture", "recipe", "models", "data", "plots", "cluster"}
 BELOW["tuning"] = BELOW["training"] | {"training"}
 BELOW["__main__"] = BELOW["tuning"] | {"__init__", "tuning", "deploy", "text"}
 BELOW["__init__"] = set(BELOW) - {"__main__"}

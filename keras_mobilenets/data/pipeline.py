@@ -112,12 +112,14 @@ def training_batches(
     shift: int,
     running: Running,
     epochs: Epochs,
+    endless: bool = False,
 ) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
 
-    Gives (float32 [b, resolution, resolution, 3], int64 [b]); `epochs` says which
-    epoch a pass is. `shift` is added to the labels. Several workers have the images of one worker's
-    batch between them, step for step.
+    Gives (float32 [b, resolution, resolution, 3], int64 [b]); `epochs` says where a
+    pass begins, and one that is `endless` goes on with the next epochs. `shift` is
+    added to the labels. Several workers have the images of one worker's batch between
+    them, step for step.
     """
     stored = _cached(part.examples, part, running).enumerate()
     buffer = max(1, min(part.count, running.memory // part.stored_bytes))
@@ -149,14 +151,22 @@ def training_batches(
         # Python state rather than a variable: it has no device and no strategy.
         return tf.ensure_shape(tf.numpy_function(epochs.take, [], tf.int64), [2])
 
+    def and_the_next(place):
+        later = tf.data.Dataset.range(place[0] + 1, tf.int64.max)
+        later = later.map(lambda epoch: tf.stack([epoch, 0]))
+        return tf.data.Dataset.from_tensors(place).concatenate(later)
+
+    places = tf.data.Dataset.range(1).map(next_place)
+    if endless:
+        places = places.flat_map(and_the_next)
     batches = (
-        tf.data.Dataset.range(1)
-        .map(next_place)
-        .flat_map(one_epoch)
+        places.flat_map(one_epoch)
         .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .batch(running.share, drop_remainder=True)
     )
-    return _finished(_of_length(batches, steps * running.replicas), running)
+    if not endless:
+        batches = _of_length(batches, steps * running.replicas)
+    return _finished(batches, running)
 
 
 def evaluation_batches(

@@ -44,6 +44,9 @@ class Splits:
     `pad_evaluation` in `load_data`. `steps_per_epoch` counts batches of
     `batch_size`, those of all workers together.
 
+    `endless()` is `train` without an end: a pass goes from the position on through all
+    following epochs. Under a strategy give it to `fit` with `steps_per_epoch`: where
+    the data of several replicas end inside `fit`, Keras counts a step too many.
     `share(input_context)` are the splits that `load_data` gives with that
     `input_context`, without looking through the source again; `set_epoch` and
     `set_position` of either hold for both.
@@ -61,6 +64,7 @@ class Splits:
     batch_size: int
     steps_per_epoch: int
     epochs: Epochs = dataclasses.field(repr=False)
+    endless: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
     share: Callable[[tf.distribute.InputContext], Splits] = dataclasses.field(
         repr=False
     )
@@ -184,11 +188,15 @@ def load_data(
             evaluation_batches(part, resolution, recipe, shift, running, pad)
             for part in (parts.validation, parts.test)
         )
+
+        def train(endless: bool) -> tf.data.Dataset:
+            return training_batches(
+                parts.train, resolution, recipe, seed, shift, running, epochs, endless
+            )
+
         return Splits(
             source=os.fspath(source),
-            train=training_batches(
-                parts.train, resolution, recipe, seed, shift, running, epochs
-            ),
+            train=train(endless=False),
             validation=validation,
             test=test,
             classes=classes,
@@ -199,6 +207,7 @@ def load_data(
             batch_size=running.batch_size,
             steps_per_epoch=running.steps(parts.train.count),
             epochs=epochs,
+            endless=lambda: train(endless=True),
             share=lambda context: share(
                 _running(batch_size, context, memory_budget, threads)
             ),

@@ -12,4 +12,8 @@ from keras_mobilenets.training.fitting import Run as Run
 from keras_mobilenets.training.fitting import train as train
 from keras_mobilenets.training.inference import evaluate as evaluate
 from keras_mobilenets.training.inference import predict as predict
+from keras_mobilenets.training.interruption import (
+    TrainingInterrupted as TrainingInterrupted,
+)
+from keras_mobilenets.training.interruption import WorkerLost as WorkerLost
 from keras_mobilenets.training.optimizer import RMSprop as RMSprop

@@ -1,21 +1,32 @@
-"""The whole state of a training run in one file.
+"""The whole state of a training run in one file, and which of them to keep.
 
-Keras' `save_weights` leaves out the moving averages. A checkpoint holds every
-variable of the model (seeds of its random layers included), the optimizer's slots
-and step, and the averages, so that a restored model takes exactly the steps that
-the saved one would have taken.
+Keras' `save_weights` leaves out the moving averages and what metrics have counted.
+A checkpoint holds every variable of the model (seeds of its random layers included),
+the optimizer's slots and step, the averages, the metrics of every replica and a note
+in JSON, so that a restored run takes exactly the steps that the saved one would have
+taken, and logs what it would have logged.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
+import re
+import warnings
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_mobilenets.training.averaging import get_average
+from keras_mobilenets.training.distribution import gather, is_chief
+
+PARTIAL = ".partial"  # ends the name of a file that is being written
+METRICS, NOTE = "metrics", "note"
 
 
 def _state(model: keras.Model) -> dict[str, keras.Variable]:
@@ -34,26 +45,92 @@ def _state(model: keras.Model) -> dict[str, keras.Variable]:
     }
 
 
-def save_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
+def count_metrics(model: keras.Model) -> np.ndarray:
+    """What the metrics of every replica have counted: [replicas, numbers]."""
+    variables = model.metrics_variables
+
+    def counted() -> tf.Tensor:
+        parts = [tf.reshape(tf.cast(v.value, tf.float64), [-1]) for v in variables]
+        return tf.concat([tf.zeros([0], tf.float64), *parts], axis=0)
+
+    return gather(model.distribute_strategy, counted)
+
+
+def restore_metrics(model: keras.Model, counted: np.ndarray) -> None:
+    """Give every replica what its metrics had counted.
+
+    Replicas that no longer exist leave theirs to the others.
+    """
+    strategy, variables = model.distribute_strategy, model.metrics_variables
+    replicas = strategy.num_replicas_in_sync
+    rows = np.zeros((replicas, counted.shape[1]))
+    for number, row in enumerate(counted):
+        rows[number % replicas] += row
+    ends = np.cumsum([int(np.prod(v.shape)) for v in variables])
+
+    def assign() -> None:
+        context = tf.distribute.get_replica_context()
+        row = tf.gather(tf.constant(rows), context.replica_id_in_sync_group)
+        for variable, end in zip(variables, ends, strict=True):
+            part = row[end - int(np.prod(variable.shape)) : end]
+            variable.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))
+
+    if variables:
+        strategy.run(assign)
+
+
+def save_checkpoint(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    note: Mapping[str, Any] | None = None,
+) -> None:
     """Write the state of a compiled model to `path`, whole or not at all.
+
+    `note` is anything JSON can hold; `restore_checkpoint` gives it back. Where
+    several processes train in step all call this, and the chief writes.
 
     Example:
         km.save_checkpoint(model, "run.npz")
     """
+    counted = count_metrics(model)
+    if not is_chief(model.distribute_strategy):
+        return
     path = pathlib.Path(path)
-    beside = path.with_name(f".{path.name}.partial")
+    beside = path.with_name(f".{path.name}{PARTIAL}")
     arrays = {name: keras.ops.convert_to_numpy(v) for name, v in _state(model).items()}
-    with open(beside, "wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    arrays[METRICS] = counted
+    arrays[NOTE] = np.frombuffer(json.dumps(dict(note or {})).encode(), np.uint8)
+    try:
+        with open(beside, "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
-def restore_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None:
+def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"path must be a checkpoint of save_checkpoint; got {str(path)!r} ({error})"
+        ) from error
+
+
+def restore_checkpoint(
+    model: keras.Model, path: str | os.PathLike[str]
+) -> dict[str, Any]:
     """Bring a model back to the state in `path`, all or nothing.
 
-    The model must be built and compiled as the saved one was.
+    The model must be built and compiled as the saved one was; the number of replicas
+    may be another.
+
+    Returns:
+        The note that was saved with it.
 
     Raises:
         ValueError: no checkpoint there, or one of another network or recipe.
@@ -63,13 +140,9 @@ def restore_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None
         km.restore_checkpoint(model, "run.npz")
     """
     state = _state(model)
-    try:
-        with np.load(path) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"path must be a checkpoint of save_checkpoint; got {str(path)!r} ({error})"
-        ) from error
+    arrays = _read(path)
+    counted = arrays.pop(METRICS, np.zeros((1, 0)))
+    note = json.loads(arrays.pop(NOTE, np.frombuffer(b"{}", np.uint8)).tobytes())
     for name in [*state, *arrays]:
         ours = tuple(state[name].shape) if name in state else None
         theirs = arrays[name].shape if name in arrays else None
@@ -81,3 +154,77 @@ def restore_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> None
             )
     for name, variable in state.items():
         variable.assign(arrays[name])
+    numbers = sum(int(np.prod(v.shape)) for v in model.metrics_variables)
+    if counted.shape[1] == numbers:  # metrics of one's own may be others
+        restore_metrics(model, counted)
+    return note
+
+
+class Checkpoints:
+    """The checkpoints of a run: the last few, and those that are the best.
+
+    A folder of files `step-00001234.npz`, each with a note that says what it is.
+    """
+
+    def __init__(self, folder: pathlib.Path, keep: int):
+        self.folder = folder
+        self.keep = keep
+
+    def path(self, step: int) -> pathlib.Path:
+        """The file of the state after that many steps."""
+        return self.folder / f"step-{step:08d}.npz"
+
+    def all(self) -> list[pathlib.Path]:
+        """Whole checkpoints, oldest first."""
+        found = self.folder.glob("step-*.npz")
+        return sorted(p for p in found if re.fullmatch(r"step-\d+\.npz", p.name))
+
+    def save(
+        self, model: keras.Model, step: int, note: Mapping[str, Any], best: int | None
+    ) -> None:
+        """Save, then remove what is neither among the last nor the best so far.
+
+        A disk that is full does not end the run, which goes on with the checkpoints
+        that it has.
+        """
+        chief = is_chief(model.distribute_strategy)
+        if chief:
+            self.folder.mkdir(exist_ok=True)
+        try:
+            save_checkpoint(model, self.path(step), {**note, "best": best})
+        except OSError as error:
+            warnings.warn(
+                f"no checkpoint after step {step} ({error}); the last one is kept and "
+                "training goes on",
+                stacklevel=2,
+            )
+            return
+        if not chief:
+            return
+        whole = self.all()
+        # A run may be continued from the last but one, so its best is kept too.
+        kept = {*whole[-self.keep :], self.path(step)}
+        bests = [_note(path).get("best") for path in kept]
+        kept |= {self.path(step) for step in bests if step is not None}
+        for path in whole:
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    def restore_last(self, model: keras.Model) -> dict[str, Any] | None:
+        """Restore the newest readable one: its note, or None."""
+        for path in reversed(self.all()):
+            try:
+                return restore_checkpoint(model, path)
+            except ValueError as error:
+                if "does not fit" in str(error):
+                    raise
+                warnings.warn(f"{error}; trying the one before", stacklevel=2)
+        return None
+
+
+def _note(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        with np.load(path) as stored:
+            return json.loads(stored[NOTE].tobytes())
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return {}

@@ -11,6 +11,7 @@ from keras_mobilenets.architecture.arguments import check_integer
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.training.averaging import average_model
 from keras_mobilenets.training.batch_norm import use_fused, warn_if_short
+from keras_mobilenets.training.distribution import is_multi_worker
 from keras_mobilenets.training.losses import SmoothedCrossentropy, regularize
 from keras_mobilenets.training.optimizer import RMSprop
 from keras_mobilenets.training.schedule import ExponentialDecay
@@ -86,6 +87,26 @@ def _build_state(model: keras.Model) -> None:
     tf.function(lambda: strategy.run(touch)).get_concrete_function()
 
 
+def _mend_fit(model: keras.Model) -> None:
+    """Make `fit` and `evaluate` work where several processes train in step.
+
+    Keras 3.15 fails there twice. Its symbolic build reduces a batch that lies on
+    several replicas; all it would build exists by now, and it costs a pass over the
+    data. And it reduces every log along axis 0, which a scalar has not.
+    """
+    if tf.distribute.has_strategy():
+        model._maybe_symbolic_build = lambda **_: None
+    if not is_multi_worker(model.distribute_strategy):
+        return
+    for name in ("train_step", "test_step"):
+        step = getattr(model, name)
+
+        def with_an_axis(data: Any, step: Any = step) -> dict[str, tf.Tensor]:
+            return {key: tf.reshape(log, [1]) for key, log in step(data).items()}
+
+        setattr(model, name, with_an_axis)
+
+
 def compile(
     model: keras.Model,
     recipe: str | Recipe = "slim_v2",
@@ -143,9 +164,10 @@ def compile(
         loss=SmoothedCrossentropy(
             recipe.label_smoothing, from_logits, dtype=model.outputs[0].dtype
         ),
-        metrics=metrics,
+        weighted_metrics=metrics,  # a padded batch's filling counts for nothing
         jit_compile=False,  # XLA slows depthwise convolutions down on CPU
     )
     _build_state(model)
     average_model(model, recipe.ema_decay)
+    _mend_fit(model)
     return model

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
+import json
 import os
 import pathlib
 import platform
 import time
-from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -16,30 +15,48 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_mobilenets.architecture import cost
-from keras_mobilenets.architecture.arguments import (
-    NATIVE_RESOLUTION,
-    VARIANTS,
-    check_integer,
-    check_known,
-    check_name,
-)
+from keras_mobilenets.architecture.arguments import NATIVE_RESOLUTION, check_integer
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.models import build
 from keras_mobilenets.plots import plot_curves
-from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe
+from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.training import workdir as files
 from keras_mobilenets.training.averaging import averaged_weights
-from keras_mobilenets.training.callbacks import KeepLastGood, LogLearningRate, SetEpoch
+from keras_mobilenets.training.callbacks import (
+    Follow,
+    Position,
+    Save,
+    StopDiverged,
+    Validate,
+    WriteLog,
+    as_csv,
+)
+from keras_mobilenets.training.checkpoint import (
+    Checkpoints,
+    count_metrics,
+    restore_checkpoint,
+)
 from keras_mobilenets.training.compiling import compile
-from keras_mobilenets.training.inference import measure
+from keras_mobilenets.training.distribution import (
+    Scale,
+    distribute,
+    gather_text,
+    is_chief,
+    make_scale,
+    make_strategy,
+)
+from keras_mobilenets.training.inference import make_measure
+from keras_mobilenets.training.interruption import StopRequest, watching_workers
 from keras_mobilenets.training.losses import regularize
+from keras_mobilenets.training.settings import (
+    DEFAULTS,
+    Settings,
+    differences,
+    make_settings,
+)
 
-# What `train()` chooses where nothing is said: a run of a minute on the digits,
-# and the authors' network and recipe on everything else.
-QUICK_START = {"alpha": 0.35, "resolution": 48, "recipe": "quick"}
-AUTHORS = {"mobilenet_v1": "slim_v1", "mobilenet_v2": "slim_v2"}
-DATA_OPTIONS = ("broken", "splits", "memory_budget", "threads")  # of load_data
+CHECKPOINT_STEPS = 1000  # between checkpoints inside an epoch
+KEPT = 2  # checkpoints, besides the best
 SAMPLES = 10
 
 
@@ -51,18 +68,10 @@ class Run(NamedTuple):
     workdir: pathlib.Path
 
 
-def _split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """(variations of the network, fields of the recipe, arguments of load_data)."""
-    network = dict.fromkeys((*sum(VARIANTS.values(), ()), "batch_norm_epsilon"))
-    groups = (network, FIELDS, DATA_OPTIONS)
-    check_known("train()", settings, (*network, *FIELDS, *DATA_OPTIONS))
-    return tuple({k: v for k, v in settings.items() if k in group} for group in groups)
-
-
 def train(
-    name: str = "mobilenet_v2",
+    name: str = DEFAULTS["name"],
     *,
-    data: str | os.PathLike[str] = "digits",
+    data: str | os.PathLike[str] = DEFAULTS["data"],
     alpha: float | None = None,
     rho: float | None = None,
     resolution: int | None = None,
@@ -71,6 +80,11 @@ def train(
     weights: str | os.PathLike[str] | None = None,
     seed: int = 0,
     data_dir: str | os.PathLike[str] | None = None,
+    strategy: str | tf.distribute.Strategy = "auto",
+    cpu_replicas: int | None = None,
+    deterministic: bool = False,
+    resume: bool | None = None,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
     verbose: bool = True,
     **settings: Any,
 ) -> Run:
@@ -80,15 +94,32 @@ def train(
     with the `quick` recipe, in about a minute on a laptop. On any other data the
     defaults are alpha 1, 224 px and slim's recipe.
 
+    A run that was killed goes on from its last checkpoint, with the steps that it
+    would have taken, when the same call names its `workdir` again.
+
     Args:
         name, alpha, rho, resolution, weights: as in `build`.
         data: as `source` in `load_data`: "digits", a TFDS name, or a folder.
-        recipe: a name in `km.recipes`, or a `Recipe`.
-        workdir: a directory that is new or empty; by default the next free
-            `runs/<data>-<number>`. Gets `model.keras`, `report.json`,
-            `history.csv`, `curves.png`, `tensorboard/` and `samples/`.
+        recipe: a name in `km.recipes`, or a `Recipe`. Its `batch_size` is that of
+            one replica: two GPUs take twice as many images a step.
+        workdir: a directory that is new or empty, or that of a run to go on with; by
+            default the next free `runs/<data>-<number>`. Gets `model.keras`,
+            `report.json`, `history.csv`, `curves.png`, `tensorboard/`, `samples/`.
         seed: of weights, order, augmentation and dropout.
         data_dir: where TFDS keeps its prepared data.
+        strategy: "auto" (the cluster of TF_CONFIG, else all GPUs, else one device),
+            "none", "mirrored", "multi_worker", "parameter_server", "tpu", or a
+            `tf.distribute.Strategy`. In a cluster every process makes the same call,
+            with a workdir that all can read.
+        cpu_replicas: so many replicas on the CPU, to try "mirrored" without GPUs.
+        deterministic: TensorFlow's deterministic operations, for results that are
+            the same bit for bit; slower on GPUs.
+        resume: True goes on with the run of `workdir`, or the newest unfinished one
+            in `runs`, with its own settings; False refuses to; None does so where
+            `workdir` holds an unfinished run of the same settings.
+        checkpoint_steps: steps between checkpoints inside an epoch; there is one
+            after every epoch too. The last two are kept until the run is finished,
+            and with early stopping the best.
         verbose: show progress.
         **settings: fields of the recipe (`epochs=20`, `learning_rate=0.01`),
             variations of the network (`expansion=4`), and `broken`, `splits`,
@@ -100,165 +131,295 @@ def train(
 
     Raises:
         ValueError: an impossible argument, before anything is written.
-        TrainingDiverged: the loss became NaN; the last good weights are kept.
+        TrainingDiverged: the loss became NaN; the last good state is kept.
+        TrainingInterrupted: SIGTERM was received; the state is kept.
+        WorkerLost: another process of the cluster is gone.
 
     Example:
         run = km.train(data="digits", epochs=5)
         run.report["test"]["accuracy"]
     """
-    name = check_name(name)
-    seed = check_integer("seed", seed, low=0)
-    quick = data == "digits"
-    if rho is None and resolution is None:
-        resolution = QUICK_START["resolution"] if quick else NATIVE_RESOLUTION
-    if alpha is None:
-        alpha = QUICK_START["alpha"] if quick else 1.0
-    variant, overrides, options = _split_settings(settings)
-    recipe = get_recipe(
-        recipe or (QUICK_START["recipe"] if quick else AUTHORS[name]), **overrides
-    )
-    epsilon = {k: variant.pop(k) for k in ("batch_norm_epsilon",) if k in variant}
-    network = {"alpha": alpha, "rho": rho, "resolution": resolution, **variant}
-    pixels = cost(name, **network).layers[0].layer.size_in  # checks all of them
-    files.check_unused(workdir)
+    checkpoint_steps = check_integer("checkpoint_steps", checkpoint_steps, low=1)
+    arguments = {
+        "name": name, "data": data, "alpha": alpha, "rho": rho,
+        "resolution": resolution, "recipe": recipe, "weights": weights, "seed": seed,
+        "data_dir": data_dir, "deterministic": deterministic, **settings,
+    }  # fmt: skip
+    stored = None
+    if resume:
+        workdir = files.find_unfinished(workdir)
+        stored = files.read_settings(workdir)
+    chosen = make_settings(arguments, stored)
+    if stored is None:
+        files.check_unused(workdir)
+    elif (workdir / files.REPORT).is_file():
+        return _finished(workdir)
+    strategy = make_strategy(strategy, cpu_replicas)
+    if chosen.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    scale = make_scale(chosen.recipe, strategy)
+    record = {**chosen.as_dict(), "images_a_step": scale.batch_size}
+    _check_agreement(strategy, record)
+    chief = is_chief(strategy)
 
     started = time.perf_counter()
     splits = load_data(
-        data, resolution=pixels, recipe=recipe, seed=seed, data_dir=data_dir, **options
+        chosen.data,
+        resolution=chosen.resolution,
+        recipe=chosen.recipe,
+        seed=chosen.seed,
+        data_dir=chosen.data_dir,
+        batch_size=scale.batch_size,
+        **chosen.data_options,
     )
     # Only now: preparing data for the first time draws from Python's generator too.
-    keras.utils.set_random_seed(seed)
-    model = build(
-        name,
-        classes=len(splits.classes),
-        weights=weights,
-        dropout=recipe.dropout,
-        kernel_stddev=recipe.kernel_stddev,
-        **network,
-        **epsilon,
-    )
-    compile(model, recipe, steps_per_epoch=splits.steps_per_epoch)
-    price = cost(name, classes=len(splits.classes), **network)
-    label = pathlib.Path(splits.source).name.replace(":", "_") or "data"
-    directory = files.make_workdir(workdir, label)
-    if verbose:
-        print(
-            f"{name}, alpha {alpha:g}, {pixels} px: {price.params:,} parameters, "
-            f"{price.macs:,} mult-adds; {splits.num_train:,} training images of "
-            f"{len(splits.classes)} classes; recipe {recipe.name}, {recipe.epochs} "
-            f"epochs of {splits.steps_per_epoch} steps; {directory}"
+    keras.utils.set_random_seed(chosen.seed)
+    with strategy.scope():
+        model = build(
+            chosen.name,
+            classes=len(splits.classes),
+            weights=chosen.weights,
+            dropout=chosen.recipe.dropout,
+            kernel_stddev=chosen.recipe.kernel_stddev,
+            **chosen.network,
         )
-    fitting = time.perf_counter()
-    _fit(model, splits, recipe, directory, verbose)
-    fitted = time.perf_counter()
-
-    # Not clone_model, which copies the compile state: then model.keras would need
-    # this package's optimizer to load.
-    final = keras.Model.from_config(model.get_config())
-    regularize(final, 0.0, "all")
-    with averaged_weights(model):
-        final.set_weights(model.get_weights())
-    accuracy = {
-        "validation": measure(final, splits.validation),
-        "test": measure(final, splits.test),
-    }
-    report = {
-        "name": name,
-        "alpha": alpha,
-        "rho": pixels / NATIVE_RESOLUTION,
-        "resolution": pixels,
-        "variant": {**variant, **epsilon},
-        # A path object is a folder wherever one stands; its bare name is not.
-        "data": data if isinstance(data, str) else os.path.abspath(data),
-        "data_dir": None if data_dir is None else os.fspath(data_dir),
-        "data_options": options,
-        "classes": list(splits.classes),
-        "images": {
-            "train": splits.num_train,
-            "validation": splits.num_validation,
-            "test": splits.num_test,
-        },
-        "seed": seed,
-        "recipe": {"name": recipe.name, **recipe.as_dict()},
-        "steps_per_epoch": splits.steps_per_epoch,
-        "epochs": _epochs_run(directory / files.HISTORY),
-        "weights": _kept_weights(recipe),
-        **accuracy,
-        "cost": {
+        compile(model, chosen.recipe, steps_per_epoch=splits.steps_per_epoch)
+    record |= {"classes": list(splits.classes), "images": _counts(splits)}
+    directory = None
+    if chief:
+        directory = _begin(workdir, record, splits, resume)
+    (directory, *_) = map(pathlib.Path, gather_text(strategy, str(directory or "")))
+    with files.lock(directory) if chief else open(os.devnull):
+        price = chosen.cost(len(splits.classes))
+        if verbose and chief:
+            print(
+                f"{chosen.name}, alpha {chosen.alpha:g}, {chosen.resolution} px: "
+                f"{price.params:,} parameters, {price.macs:,} mult-adds; "
+                f"{splits.num_train:,} training images of {len(splits.classes)} "
+                f"classes; recipe {chosen.recipe.name}, {chosen.recipe.epochs} epochs "
+                f"of {splits.steps_per_epoch} steps; {scale}; {directory}"
+            )
+        fitting = time.perf_counter()
+        with watching_workers(strategy):
+            position, measured = _fit(
+                model, splits, chosen, directory, checkpoint_steps, verbose and chief
+            )
+        fitted = time.perf_counter()
+        report = _make_report(chosen, scale, splits, measured, len(position.log))
+        report["cost"] = {
             "params": price.params,
             "trainable_params": price.trainable_params,
             "macs": price.macs,
             "peak_memory": price.peak_memory,
             "bytes_per_element": price.bytes_per_element,
-        },
-        "seconds": {
-            "preparing": round(fitting - started, 2),
-            "training": round(fitted - fitting, 2),
-        },
-        "versions": _versions(),
-        "devices": [device.device_type for device in tf.config.list_logical_devices()],
-    }
-    _leave(directory, final, report, splits)
-    if verbose:
+        }
+        final = _plain(model)
+        if chief:
+            timing = {
+                "preparing": round(fitting - started, 2),
+                "training": round(fitted - fitting, 2),
+            }
+            _leave(directory, final, report, splits, timing)
+    if verbose and chief:
         print(
-            f"test accuracy {accuracy['test']['accuracy']:.2%} on "
+            f"test accuracy {report['test']['accuracy']:.2%} on "
             f"{splits.num_test:,} images, after {fitted - fitting:.0f} s of training\n"
             f"model, report and curves are in {directory}"
         )
     return Run(final, report, directory)
 
 
+def _finished(workdir: pathlib.Path) -> Run:
+    """A run that needs no resuming."""
+    model = keras.saving.load_model(workdir / files.MODEL, compile=False)
+    return Run(model, files.read_report(workdir), workdir)
+
+
+def _check_agreement(strategy: tf.distribute.Strategy, record: dict[str, Any]) -> None:
+    """All processes of a cluster were given the same settings."""
+    ours = json.dumps(record)
+    for theirs in gather_text(strategy, ours):
+        if theirs != ours:
+            different = "; ".join(differences(record, json.loads(theirs)))
+            raise ValueError(
+                f"all workers must be given the same settings; got {different}"
+            )
+
+
+def _counts(splits: Splits) -> dict[str, int]:
+    return {
+        "train": splits.num_train,
+        "validation": splits.num_validation,
+        "test": splits.num_test,
+    }
+
+
+def _begin(
+    workdir: str | os.PathLike[str] | None,
+    record: dict[str, Any],
+    splits: Splits,
+    resume: bool | None,
+) -> pathlib.Path:
+    """The directory of the run: a new one, or that of the same run, begun before."""
+    if workdir is None or not files.is_unfinished(pathlib.Path(workdir)):
+        label = pathlib.Path(splits.source).name.replace(":", "_") or "data"
+        directory = files.make_workdir(workdir, label)
+        files.write_json(directory / files.SETTINGS, record)
+        return directory
+    directory = pathlib.Path(workdir)
+    different = differences(record, files.read_settings(directory))
+    if different or resume is False:
+        what = "; ".join(different) or "resume=False"
+        raise ValueError(
+            f"workdir {str(directory)!r} holds an unfinished run; got {what}: resume "
+            "it with its own settings (resume=True), or give another directory"
+        )
+    return directory
+
+
 def _fit(
     model: keras.Model,
     splits: Splits,
-    recipe: Recipe,
+    settings: Settings,
     directory: pathlib.Path,
+    checkpoint_steps: int,
     verbose: bool,
-) -> None:
+) -> tuple[Position, dict[str, dict[str, float]]]:
+    """Train from wherever the run is to its end; measure what came of it."""
+    strategy, recipe = model.distribute_strategy, settings.recipe
+    chief = is_chief(strategy)
+    position = Position(splits.steps_per_epoch)
+    checkpoints = Checkpoints(directory / files.CHECKPOINTS, KEPT)
+    counted = _resume(model, position, checkpoints, verbose)
+    if chief:
+        files.write_text(directory / files.HISTORY, as_csv(position.log))
+    measure = make_measure(model)
+    validation = distribute(strategy, splits, "validation")
+    request = StopRequest()
+    request.share(model)
     callbacks = [
-        SetEpoch(splits),
-        LogLearningRate(),
-        keras.callbacks.CSVLogger(directory / files.HISTORY),
-        keras.callbacks.TensorBoard(directory / files.TENSORBOARD, write_graph=False),
-        KeepLastGood(directory / files.CHECKPOINT, splits),
+        Follow(position, counted),
+        StopDiverged(position, splits, checkpoints),
+        Validate(lambda: measure(validation)),
+        WriteLog(position, directory / files.HISTORY if chief else None),
+        Save(
+            position,
+            checkpoints,
+            checkpoint_steps,
+            recipe.epochs,
+            recipe.early_stopping_patience,
+            request,
+        ),
     ]
-    if recipe.early_stopping_patience:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(
-                "val_loss",
-                patience=recipe.early_stopping_patience,
-                restore_best_weights=True,
-            )
+    if chief:
+        board = directory / files.TENSORBOARD
+        callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
+    batches = distribute(strategy, splits, "train")
+
+    def fit(until: int) -> None:
+        splits.set_position(position.epoch, position.step)
+        model.fit(
+            batches,
+            initial_epoch=position.epoch,
+            epochs=until,
+            steps_per_epoch=splits.steps_per_epoch - position.step,
+            callbacks=callbacks,
+            shuffle=False,  # the data shuffles itself
+            verbose=1 if verbose else 0,
         )
-    model.fit(
-        splits.train,
-        validation_data=splits.validation,
-        epochs=recipe.epochs,
-        callbacks=callbacks,
-        shuffle=False,  # the data shuffles itself
-        verbose=1 if verbose else 0,
-    )
+
+    def over() -> bool:
+        return position.over(recipe.epochs, recipe.early_stopping_patience)
+
+    with request.listening():
+        if position.step:  # a shorter epoch, to its end
+            fit(until=position.epoch + 1)
+        if not over():
+            fit(until=recipe.epochs)
+    if recipe.early_stopping_patience:
+        best = position.best_step()
+        if best is not None and best != position.steps:
+            restore_checkpoint(model, checkpoints.path(best))
+    with averaged_weights(model):
+        measured = {
+            "validation": measure(validation),
+            "test": measure(distribute(strategy, splits, "test")),
+        }
+    return position, measured
+
+
+def _resume(
+    model: keras.Model, position: Position, checkpoints: Checkpoints, verbose: bool
+) -> np.ndarray | None:
+    """Go to the last checkpoint, if any; what the metrics had counted there."""
+    note = checkpoints.restore_last(model)
+    if note is not None:
+        position.take(note)
+    reached = gather_text(model.distribute_strategy, str(position.steps))
+    if len(set(reached)) > 1:
+        raise ValueError(
+            "workdir must be a directory that all workers read; got checkpoints after "
+            f"steps {', '.join(reached)}"
+        )
+    if note is None:
+        return None
+    if verbose:
+        print(f"going on after step {position.steps}, in epoch {position.epoch + 1}")
+    return count_metrics(model) if position.step else None
+
+
+def _plain(model: keras.Model) -> keras.Model:
+    """The trained network, uncompiled, with the averages where they are kept."""
+    # Not clone_model, which copies the compile state: then model.keras would need
+    # this package's optimizer to load.
+    final = keras.Model.from_config(model.get_config())
+    regularize(final, 0.0, "all")
+    with averaged_weights(model):
+        final.set_weights(model.get_weights())
+    return final
 
 
 def _kept_weights(recipe: Recipe) -> str:
     """Which weights of the run its model has."""
-    if recipe.ema_decay:
-        return "averaged"
-    return "best" if recipe.early_stopping_patience else "last"
+    kept = "best" if recipe.early_stopping_patience else "last"
+    return "averaged" if recipe.ema_decay else kept
 
 
-def _epochs_run(history: pathlib.Path) -> int:
-    with open(history, newline="") as file:
-        return sum(1 for _ in csv.DictReader(file))
-
-
-def _versions() -> dict[str, str]:
+def _make_report(
+    settings: Settings,
+    scale: Scale,
+    splits: Splits,
+    measured: dict[str, dict[str, float]],
+    epochs: int,
+) -> dict[str, Any]:
+    values = settings.as_dict()
     return {
-        "python": platform.python_version(),
-        "keras_mobilenets": metadata.version("keras_mobilenets"),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
+        "name": settings.name,
+        "alpha": settings.alpha,
+        "rho": settings.resolution / NATIVE_RESOLUTION,
+        "resolution": settings.resolution,
+        "variant": values["variant"],
+        "data": settings.data,
+        "data_dir": settings.data_dir,
+        "data_options": values["data_options"],
+        "classes": list(splits.classes),
+        "images": _counts(splits),
+        "seed": settings.seed,
+        "deterministic": settings.deterministic,
+        "recipe": values["recipe"],
+        "scale": scale._asdict(),
+        "steps_per_epoch": splits.steps_per_epoch,
+        "epochs": epochs,
+        "weights": _kept_weights(settings.recipe),
+        **measured,
+        "versions": {
+            "python": platform.python_version(),
+            "keras_mobilenets": metadata.version("keras_mobilenets"),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
+        "devices": [device.device_type for device in tf.config.list_logical_devices()],
     }
 
 
@@ -267,6 +428,7 @@ def _leave(
     model: keras.Model,
     report: dict[str, Any],
     splits: Splits,
+    timing: dict[str, float],
 ) -> None:
     """Write what a finished run leaves; the report last, for it marks the end."""
     beside = directory / f"partial-{files.MODEL}"
@@ -280,5 +442,12 @@ def _leave(
         pixels = np.rint(np.clip((image + 1) * 127.5, 0, 255)).astype("uint8")
         shown = splits.classes[label].replace("/", "_")
         Image.fromarray(pixels).save(samples / f"{number}-{shown}.png")
-    (directory / files.CHECKPOINT).unlink(missing_ok=True)
+    files.write_json(directory / files.TIMING, timing)
     files.write_json(directory / files.REPORT, report)
+    # Only now: until then the run may have to be continued from one.
+    for path in Checkpoints(directory / files.CHECKPOINTS, KEPT).all():
+        path.unlink()
+    for leftover in (directory / files.CHECKPOINTS).glob(".*"):
+        leftover.unlink()
+    (directory / files.CHECKPOINTS).rmdir()
+    (directory / files.LOCK).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,17 +13,14 @@ import tensorflow as tf
 
 from keras_mobilenets.architecture.arguments import check_choice, check_integer
 from keras_mobilenets.data import load_data, load_image
-from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe, recipes
-from keras_mobilenets.training.losses import SmoothedCrossentropy
+from keras_mobilenets.training.distribution import (
+    distribute,
+    is_chief,
+    make_strategy,
+)
+from keras_mobilenets.training.interruption import watching_workers
+from keras_mobilenets.training.settings import recipe_from
 from keras_mobilenets.training.workdir import MODEL, find_workdir, read_report
-
-
-def _recipe_of(report: dict[str, Any]) -> Recipe:
-    """The recipe a run was trained with, from its report."""
-    values = {k: v for k, v in report["recipe"].items() if k in FIELDS}
-    name = report["recipe"].get("name")
-    # A recipe of the user's own has all its fields in the report.
-    return get_recipe(name if name in recipes else "quick", **values)
 
 
 def _load_model(directory: pathlib.Path) -> keras.Model:
@@ -36,18 +33,44 @@ def _load_model(directory: pathlib.Path) -> keras.Model:
         ) from error
 
 
-def measure(
-    model: keras.Model, batches: tf.data.Dataset, verbose: bool = False
-) -> dict[str, float]:
-    """Cross entropy without smoothing, and accuracy, of a model ending in softmax."""
-    judge = keras.Model(model.inputs, model.outputs)  # leaves `model` uncompiled
-    judge.compile(
-        loss=SmoothedCrossentropy(from_logits=False),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile=False,
-    )
-    result = judge.evaluate(batches, verbose=1 if verbose else 0, return_dict=True)
-    return {key: float(value) for key, value in result.items()}
+Measure = Callable[..., dict[str, float]]
+
+
+def make_measure(model: keras.Model) -> Measure:
+    """`measure(batches, verbose=False)` for a model ending in softmax.
+
+    It gives the mean cross entropy, without smoothing, and the accuracy over every
+    image exactly once: batches may be of any `tf.distribute` strategy, and have
+    weights that are 0 for filling. One trace serves all datasets of one kind.
+    """
+    strategy = model.distribute_strategy
+
+    def sums(images: tf.Tensor, labels: tf.Tensor, weights: Any = 1.0) -> tf.Tensor:
+        scores = model(images, training=False)
+        loss = keras.losses.sparse_categorical_crossentropy(labels, scores)
+        right = tf.equal(tf.argmax(scores, axis=-1), tf.cast(labels, tf.int64))
+        weights = tf.broadcast_to(tf.cast(weights, tf.float64), tf.shape(loss))
+        each = [tf.cast(loss, tf.float64), tf.cast(right, tf.float64), 1.0]
+        return tf.stack([tf.reduce_sum(weights * value) for value in each])
+
+    @tf.function(autograph=False)
+    def step(batch: Any) -> tf.Tensor:
+        return strategy.reduce("SUM", strategy.run(sums, batch), axis=None)
+
+    def measure(batches: Any, verbose: bool = False) -> dict[str, float]:
+        if isinstance(batches, tf.data.Dataset):
+            step.get_concrete_function(batches.element_spec)  # a short last batch too
+        total = np.zeros(3)
+        length = batches.cardinality  # of distributed batches, not a method
+        length = int(length() if callable(length) else length)
+        bar = keras.utils.Progbar(length, verbose=1 if verbose else 0)
+        for batch in batches:
+            total += np.array(step(batch))
+            loss, accuracy = total[:2] / max(total[2], 1)
+            bar.add(1, [("loss", loss), ("accuracy", accuracy)])
+        return {"loss": float(loss), "accuracy": float(accuracy)}
+
+    return measure
 
 
 def evaluate(
@@ -56,6 +79,8 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     split: str = "test",
     data_dir: str | os.PathLike[str] | None = None,
+    strategy: str | tf.distribute.Strategy = "auto",
+    cpu_replicas: int | None = None,
     verbose: bool = True,
 ) -> dict[str, Any]:
     """Loss and accuracy of a finished run on a split, every image exactly once.
@@ -65,6 +90,7 @@ def evaluate(
         data: another source with the same classes; by default the run's own.
         split: "test", "validation" or "train" (as it is trained on: augmented).
         data_dir: where TFDS keeps its prepared data.
+        strategy, cpu_replicas: as in `train`.
         verbose: show progress.
 
     Returns:
@@ -81,10 +107,13 @@ def evaluate(
     directory = find_workdir(workdir)
     report = read_report(directory)
     source = report["data"] if data is None else data
+    strategy = make_strategy(strategy, cpu_replicas)
+    recipe = recipe_from(report["recipe"])
     splits = load_data(
         source,
         resolution=report["resolution"],
-        recipe=_recipe_of(report),
+        recipe=recipe,
+        batch_size=recipe.batch_size * strategy.num_replicas_in_sync,
         seed=report["seed"],
         data_dir=report["data_dir"] if data_dir is None else data_dir,
         **(report.get("data_options", {}) if data is None else {}),
@@ -95,7 +124,12 @@ def evaluate(
             f"({_few(report['classes'])}); got {os.fspath(source)!r} with "
             f"{_few(splits.classes)}"
         )
-    result = measure(_load_model(directory), getattr(splits, split), verbose)
+    with strategy.scope():
+        model = _load_model(directory)
+    with watching_workers(strategy):
+        result = make_measure(model)(
+            distribute(strategy, splits, split), verbose and is_chief(strategy)
+        )
     return {
         **result,
         "images": getattr(splits, f"num_{split}"),
@@ -138,7 +172,7 @@ def predict(
         raise ValueError("images must name at least one file; got none")
     directory = find_workdir(workdir)
     report = read_report(directory)
-    recipe = _recipe_of(report)
+    recipe = recipe_from(report["recipe"])
     batch = np.stack([load_image(p, report["resolution"], recipe) for p in paths])
     model = _load_model(directory)
     results = []

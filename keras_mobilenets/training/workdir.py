@@ -1,47 +1,105 @@
 """The work directory: what a run leaves, and how it is found again.
 
-    model.keras      the trained network, plain Keras layers
-    report.json      accuracy, cost, settings, versions
+    settings.json    what decides the run, from its beginning
+    checkpoints/     states to go on from, while it lasts
     history.csv      one row an epoch; curves.png shows it
     tensorboard/     the same for TensorBoard
+    model.keras      the trained network, plain Keras layers
     samples/         a few test images, to try `predict` on
+    report.json      accuracy, cost, settings, versions: the run is finished
+    timing.json      how long it took
 
 Files appear whole or not at all: written beside, then renamed.
 """
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
 import pathlib
-from typing import Any
+from typing import IO, Any
 
 MODEL = "model.keras"
 REPORT = "report.json"
+SETTINGS = "settings.json"
+TIMING = "timing.json"
 HISTORY = "history.csv"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
 SAMPLES = "samples"
-CHECKPOINT = "checkpoint.weights.h5"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
 
 RUNS = "runs"  # parent of the work directories that nobody named
 
 
+def is_unfinished(path: pathlib.Path) -> bool:
+    """Whether a run was begun there that has not come to its end."""
+    return (path / SETTINGS).is_file() and not (path / REPORT).is_file()
+
+
 def check_unused(workdir: str | os.PathLike[str] | None) -> None:
-    """Nothing of the user's lies where a run is to be.
+    """Nothing of the user's lies where a run is to be, unless a run to go on with.
 
     Raises:
-        ValueError: the directory asked for exists and is not empty.
+        ValueError: the directory asked for exists and holds something else.
     """
     if workdir is None:
         return
     path = pathlib.Path(workdir)
+    if is_unfinished(path):
+        return
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise ValueError(
             f"workdir {str(path)!r} exists and is not empty; give the name of a new "
             "directory (nothing is overwritten)"
         )
+
+
+def find_unfinished(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
+    """The directory of the run to go on with: that asked for, or the newest in `runs`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if workdir is not None:
+        path = pathlib.Path(workdir)
+        if not (path / SETTINGS).is_file():
+            raise ValueError(
+                f"workdir must hold a run to resume; got {str(path)!r}, which has no "
+                f"{SETTINGS}: leave resume out to begin one"
+            )
+        return path
+    begun = sorted(
+        pathlib.Path(RUNS).glob(f"*/{SETTINGS}"), key=lambda p: p.stat().st_mtime
+    )
+    unfinished = [p.parent for p in begun if is_unfinished(p.parent)]
+    if not unfinished:
+        raise ValueError(
+            f"resume needs a run that is not finished; got none in {RUNS}/: name its "
+            "workdir, or leave resume out to begin one"
+        )
+    return unfinished[-1]
+
+
+def lock(path: pathlib.Path) -> IO[str]:
+    """Keep other processes out of a run until the file returned is closed.
+
+    Raises:
+        ValueError: another process is in it.
+    """
+    file = open(path / LOCK, "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ValueError(
+            f"workdir {str(path)!r} is in use by a run that is going on; wait for its "
+            "end, or give another directory"
+        ) from error
+    return file
 
 
 def make_workdir(workdir: str | os.PathLike[str] | None, label: str) -> pathlib.Path:
@@ -95,11 +153,30 @@ def find_workdir(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
     return path
 
 
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write `value` as JSON, whole or not at all."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(beside, path)
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_settings(workdir: pathlib.Path) -> dict[str, Any]:
+    """What decides the run in a directory.
+
+    Raises:
+        ValueError: it is not the JSON that `train` writes.
+    """
+    try:
+        return dict(json.loads((workdir / SETTINGS).read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{str(workdir / SETTINGS)!r} is not of this package: {error!r}"
+        ) from error
 
 
 def read_report(workdir: pathlib.Path) -> dict[str, Any]:

@@ -1,0 +1,255 @@
+"""Which devices a run trains on, and what its processes say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from keras_mobilenets.architecture.arguments import check_choice, check_integer
+from keras_mobilenets.cluster import EXAMPLE, VARIABLE, Task, read_task
+from keras_mobilenets.data import Splits
+from keras_mobilenets.recipe import Recipe
+
+# Strategies that exist already: two MirroredStrategy objects in one process number
+# their CPU collectives alike, and the second fails on the shapes of the first.
+_MADE: dict[tuple[str, int | None], tf.distribute.Strategy] = {}
+
+DESCRIPTIONS = {
+    "auto": "TF_CONFIG's cluster where there is one, else all GPUs, else one device",
+    "none": "one device",
+    "mirrored": "all GPUs of this machine, in step",
+    "multi_worker": "the workers of TF_CONFIG, in step",
+    "parameter_server": "the workers of TF_CONFIG, asynchronously, as the papers did",
+    "tpu": "the TPU that TPU_NAME or the machine offers",
+}
+
+
+def _mirrored(cpus: int | None) -> tf.distribute.Strategy:
+    devices = [f"/cpu:{index}" for index in range(cpus)] if cpus else None
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def _task_for(strategy: str) -> Task:
+    task = read_task()
+    if task is None:
+        raise ValueError(
+            f"strategy {strategy!r} needs the addresses of all processes in "
+            f"{VARIABLE}, such as {EXAMPLE}; got nothing there: set it, or try it on "
+            "one machine with 'keras-mobilenets launch -n 2 -- train ...'"
+        )
+    needed = "ps" if strategy == "parameter_server" else "worker"
+    if needed not in task.cluster:
+        raise ValueError(
+            f"strategy {strategy!r} needs processes of the job {needed!r} in "
+            f"{VARIABLE}; got {', '.join(task.cluster)}"
+        )
+    return task
+
+
+def _multi_worker(_: int | None) -> tf.distribute.Strategy:
+    task = _task_for("multi_worker")
+    if task.asynchronous:
+        raise ValueError(
+            "strategy 'multi_worker' has no parameter servers; got a job 'ps' in "
+            f"{VARIABLE}: take it out, or give strategy='parameter_server'"
+        )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise ValueError(
+            "strategy 'multi_worker' must be made before TensorFlow is used in a "
+            f"process; got {error}: call train first, or use the command line"
+        ) from error
+
+
+def _parameter_server(_: int | None) -> tf.distribute.Strategy:
+    _task_for("parameter_server")
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    return tf.distribute.ParameterServerStrategy(resolver)
+
+
+def _tpu(_: int | None) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+    except (ValueError, tf.errors.OpError) as error:
+        raise ValueError(f"strategy 'tpu' found no TPU here ({error})") from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+_MAKERS: dict[str, Callable[[int | None], tf.distribute.Strategy]] = {
+    "mirrored": _mirrored,
+    "multi_worker": _multi_worker,
+    "parameter_server": _parameter_server,
+    "tpu": _tpu,
+}
+
+
+def _automatic(cpu_replicas: int | None) -> str:
+    task = read_task()
+    if task is not None and task.asynchronous:
+        return "parameter_server"
+    if task is not None and len(task.cluster.get("worker", ())) > 1:
+        return "multi_worker"
+    several = len(tf.config.list_physical_devices("GPU")) > 1
+    return "mirrored" if several or cpu_replicas else "none"
+
+
+def _split_cpu(count: int) -> None:
+    """Make the CPU look like `count` devices."""
+    try:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * count,
+        )
+    except RuntimeError as error:  # TensorFlow has begun
+        found = len(tf.config.list_logical_devices("CPU"))
+        if found < count:
+            raise ValueError(
+                f"cpu_replicas must be set before TensorFlow is used in a process, "
+                f"which has {found} CPU devices now; got {count}"
+            ) from error
+
+
+def make_strategy(
+    strategy: str | tf.distribute.Strategy = "auto",
+    cpu_replicas: int | None = None,
+) -> tf.distribute.Strategy:
+    """The `tf.distribute.Strategy` of that name; one that exists is kept.
+
+    Args:
+        strategy: "auto", "none", "mirrored", "multi_worker", "parameter_server",
+            "tpu", or a strategy of your own.
+        cpu_replicas: replicas on logical CPU devices, to try "mirrored" without GPUs.
+
+    Raises:
+        ValueError: an unknown name, or one that this machine cannot follow.
+
+    Example:
+        with make_strategy("mirrored").scope():
+            model = km.build()
+    """
+    if isinstance(strategy, tf.distribute.Strategy):
+        return strategy
+    check_choice("strategy", strategy, DESCRIPTIONS)
+    if cpu_replicas is not None:
+        cpu_replicas = check_integer("cpu_replicas", cpu_replicas, low=1)
+        if strategy not in ("auto", "mirrored"):
+            raise ValueError(
+                "cpu_replicas are for strategy 'mirrored'; got "
+                f"cpu_replicas={cpu_replicas} with strategy={strategy!r}"
+            )
+    if strategy == "auto":
+        strategy = _automatic(cpu_replicas)
+    if cpu_replicas is not None and strategy != "mirrored":
+        raise ValueError(
+            f"cpu_replicas are for one process; got {cpu_replicas} in a cluster "
+            f"({VARIABLE} is set)"
+        )
+    if strategy == "none":
+        return tf.distribute.get_strategy()
+    key = (strategy, cpu_replicas)
+    if key not in _MADE:
+        if cpu_replicas:
+            _split_cpu(cpu_replicas)
+        _MADE[key] = _MAKERS[strategy](cpu_replicas)
+    return _MADE[key]
+
+
+def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
+    """Whether several processes run the same program in step."""
+    return (
+        isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        and strategy.num_replicas_in_sync > len(strategy.extended.worker_devices)
+    )  # fmt: skip
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files and shows progress."""
+    if not is_multi_worker(strategy):
+        return True
+    resolver = strategy.cluster_resolver
+    chiefs = resolver.cluster_spec().as_dict().get("chief")
+    return resolver.task_type == "chief" if chiefs else resolver.task_id == 0
+
+
+def gather(strategy: tf.distribute.Strategy, value: Callable[[], Any]) -> np.ndarray:
+    """`value()` of every replica of every process, stacked in the order of replicas.
+
+    `value` is called in each replica and returns a float64 vector of one length.
+    Every process must call this at the same point.
+    """
+
+    def row() -> tf.Tensor:
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        number = tf.reshape(tf.cast(number, tf.float64), [1])
+        return tf.concat([number, value()], axis=0)[tf.newaxis]
+
+    rows = strategy.run(row)
+    rows = np.array(strategy.gather(rows, axis=0))
+    return rows[np.argsort(rows[:, 0])][:, 1:]
+
+
+def gather_text(strategy: tf.distribute.Strategy, text: str) -> list[str]:
+    """The `text` of every replica of every process; one point for all to call it."""
+    if not is_multi_worker(strategy):
+        return [text]
+    data = np.frombuffer(text.encode(), np.uint8).astype(np.float64)
+    longest = int(gather(strategy, lambda: tf.constant([len(data)], tf.float64)).max())
+    padded = np.zeros(longest)
+    padded[: len(data)] = data
+    rows = gather(strategy, lambda: tf.constant(padded, tf.float64))
+    return [bytes(row.astype(np.uint8)).rstrip(b"\0").decode() for row in rows]
+
+
+class Scale(NamedTuple):
+    """What follows from the number of replicas, in one place.
+
+    `batch_size` images a step on all `replicas` together (the recipe's batch is that
+    of one replica), `steps_per_epoch` of them, and the first `learning_rate` after
+    any warm-up, multiplied by the replicas where the recipe says so.
+    """
+
+    replicas: int
+    workers: int
+    batch_size: int
+    learning_rate: float
+
+    def __str__(self) -> str:
+        each = self.batch_size // self.replicas
+        where = f" in {self.workers} processes" if self.workers > 1 else ""
+        many = f"{self.replicas} replicas{where} x {each} = " * (self.replicas > 1)
+        return f"{many}{self.batch_size} images a step, rate {self.learning_rate:g}"
+
+
+def make_scale(recipe: Recipe, strategy: tf.distribute.Strategy) -> Scale:
+    """The sizes of a run of `recipe` under `strategy`."""
+    replicas, workers = strategy.num_replicas_in_sync, 1
+    if is_multi_worker(strategy):
+        workers = replicas // len(strategy.extended.worker_devices)
+    return Scale(
+        replicas,
+        workers,
+        recipe.batch_size * replicas,
+        recipe.learning_rate * (replicas if recipe.scale_learning_rate else 1),
+    )
+
+
+def distribute(
+    strategy: tf.distribute.Strategy, splits: Splits, part: str
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+    """One of `splits` as the replicas of `strategy` take it; "train" has no end.
+
+    One device gets the dataset itself; replicas get their shares of every batch.
+    """
+    if strategy.num_replicas_in_sync == 1 and not is_multi_worker(strategy):
+        return _part(splits, part)
+    return strategy.distribute_datasets_from_function(
+        lambda context: _part(splits.share(context), part)
+    )
+
+
+def _part(splits: Splits, part: str) -> tf.data.Dataset:
+    return splits.endless() if part == "train" else getattr(splits, part)
