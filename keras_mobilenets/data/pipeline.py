@@ -111,15 +111,15 @@ def training_batches(
     seed: int,
     shift: int,
     running: Running,
-    epochs: Epochs,
+    epochs: Epochs | None,
     endless: bool = False,
 ) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
 
     Gives (float32 [b, resolution, resolution, 3], int64 [b]); `epochs` says where a
-    pass begins, and one that is `endless` goes on with the next epochs. `shift` is
-    added to the labels. Several workers have the images of one worker's batch between
-    them, step for step.
+    pass begins, and one that is `endless` goes on with the next epochs. None leaves
+    that to chance, wherever the pass is made. `shift` is added to the labels. Several
+    workers have the images of one worker's batch between them, step for step.
     """
     stored = _cached(part.examples, part, running).enumerate()
     buffer = max(1, min(part.count, running.memory // part.stored_bytes))
@@ -156,7 +156,15 @@ def training_batches(
         later = later.map(lambda epoch: tf.stack([epoch, 0]))
         return tf.data.Dataset.from_tensors(place).concatenate(later)
 
-    places = tf.data.Dataset.range(1).map(next_place)
+    def any_place(_):
+        # Without seeds, which would be the same in every process.
+        low, high = tf.constant(0, tf.int64), tf.constant(2**40, tf.int64)
+        epoch = tf.raw_ops.RandomUniformInt(
+            shape=tf.zeros([0], tf.int32), minval=low, maxval=high
+        )
+        return tf.stack([epoch, 0])
+
+    places = tf.data.Dataset.range(1).map(next_place if epochs else any_place)
     if endless:
         places = places.flat_map(and_the_next)
     batches = (

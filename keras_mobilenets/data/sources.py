@@ -47,6 +47,8 @@ class Splits:
     `endless()` is `train` without an end: a pass goes from the position on through all
     following epochs. Under a strategy give it to `fit` with `steps_per_epoch`: where
     the data of several replicas end inside `fit`, Keras counts a step too many.
+    `endless(anywhere=True)` begins at an epoch by chance, for processes that train
+    each at its own pace.
     `share(input_context)` are the splits that `load_data` gives with that
     `input_context`, without looking through the source again; `set_epoch` and
     `set_position` of either hold for both.
@@ -64,7 +66,7 @@ class Splits:
     batch_size: int
     steps_per_epoch: int
     epochs: Epochs = dataclasses.field(repr=False)
-    endless: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
+    endless: Callable[..., tf.data.Dataset] = dataclasses.field(repr=False)
     share: Callable[[tf.distribute.InputContext], Splits] = dataclasses.field(
         repr=False
     )
@@ -189,9 +191,16 @@ def load_data(
             for part in (parts.validation, parts.test)
         )
 
-        def train(endless: bool) -> tf.data.Dataset:
+        def train(endless: bool, anywhere: bool = False) -> tf.data.Dataset:
             return training_batches(
-                parts.train, resolution, recipe, seed, shift, running, epochs, endless
+                parts.train,
+                resolution,
+                recipe,
+                seed,
+                shift,
+                running,
+                None if anywhere else epochs,
+                endless,
             )
 
         return Splits(
@@ -207,7 +216,7 @@ def load_data(
             batch_size=running.batch_size,
             steps_per_epoch=running.steps(parts.train.count),
             epochs=epochs,
-            endless=lambda: train(endless=True),
+            endless=lambda anywhere=False: train(True, anywhere),
             share=lambda context: share(
                 _running(batch_size, context, memory_budget, threads)
             ),

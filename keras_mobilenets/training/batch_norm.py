@@ -89,12 +89,17 @@ def _normalize_batch(
 
 def _all_replicas_statistics(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Mean, biased variance and number of pixels over the batches of all replicas."""
-    count = tf.cast(tf.size(x[..., 0]), x.dtype)
-    sums = [count, tf.reduce_sum(x, [0, 1, 2]), tf.reduce_sum(tf.square(x), [0, 1, 2])]
+    # Only the few numbers of each channel in float64, where the difference of two
+    # large squares does no harm.
+    moments = tf.nn.moments(x, [0, 1, 2])
+    mean, variance = (tf.cast(moment, tf.float64) for moment in moments)
+    count = tf.cast(tf.size(x[..., 0]), tf.float64)
+    sums = [count, count * mean, count * (variance + tf.square(mean))]
     context = tf.distribute.get_replica_context()
     count, total, squares = context.all_reduce("sum", sums)
     mean = total / count
-    return mean, squares / count - tf.square(mean), count
+    variance = tf.maximum(squares / count - tf.square(mean), 0)
+    return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype), tf.cast(count, x.dtype)
 
 
 def _fused(

@@ -174,13 +174,14 @@ class Save(keras.callbacks.Callback):
         self.epochs = epochs
         self.patience = patience
         self.request = request
+        self.saved = position.steps
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         place = self.position
         stop = self.request.agreed()
         if place.step == place.steps_per_epoch:  # see on_epoch_end
             return
-        if stop or place.steps % self.every == 0:
+        if stop or place.steps - self.saved >= self.every:
             self._save()
         if stop:
             raise self._interrupted()
@@ -195,6 +196,7 @@ class Save(keras.callbacks.Callback):
             raise self._interrupted()
 
     def _save(self) -> None:
+        self.saved = self.position.steps
         best = self.position.best_step() if self.patience else None
         note = self.position.note()
         self.checkpoints.save(self.model, self.position.steps, note, best)

@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import warnings
+import weakref
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.training.averaging import get_average
-from keras_mobilenets.training.distribution import gather, is_chief
+from keras_mobilenets.training.distribution import is_chief, make_gather
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
 METRICS, NOTE = "metrics", "note"
@@ -45,15 +46,24 @@ def _state(model: keras.Model) -> dict[str, keras.Variable]:
     }
 
 
+# One trace a model; recompiling gives it other metrics.
+_GATHERS: weakref.WeakKeyDictionary[keras.Model, tuple[list[int], Any]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 def count_metrics(model: keras.Model) -> np.ndarray:
     """What the metrics of every replica have counted: [replicas, numbers]."""
     variables = model.metrics_variables
+    ids = [id(variable) for variable in variables]
 
     def counted() -> tf.Tensor:
         parts = [tf.reshape(tf.cast(v.value, tf.float64), [-1]) for v in variables]
         return tf.concat([tf.zeros([0], tf.float64), *parts], axis=0)
 
-    return gather(model.distribute_strategy, counted)
+    if _GATHERS.get(model, (None,))[0] != ids:
+        _GATHERS[model] = ids, make_gather(model.distribute_strategy, counted)
+    return _GATHERS[model][1]()
 
 
 def restore_metrics(model: keras.Model, counted: np.ndarray) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import sys
+import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +19,8 @@ from keras_mobilenets.recipe import Recipe
 # Strategies that exist already: two MirroredStrategy objects in one process number
 # their CPU collectives alike, and the second fails on the shapes of the first.
 _MADE: dict[tuple[str, int | None], tf.distribute.Strategy] = {}
+
+CHIEF_GONE = 30.0  # seconds after which a worker or server takes the chief for ended
 
 DESCRIPTIONS = {
     "auto": "TF_CONFIG's cluster where there is one, else all GPUs, else one device",
@@ -65,8 +70,37 @@ def _multi_worker(_: int | None) -> tf.distribute.Strategy:
         ) from error
 
 
+def serve(task: Task) -> NoReturn:
+    """Be a worker or a parameter server of a chief until that is gone; then exit."""
+    # Kept: the server ends with its object.
+    server = tf.distribute.Server(
+        tf.train.ClusterSpec(task.cluster),
+        job_name=task.job,
+        task_index=task.index,
+        protocol="grpc",
+    )
+    host, _, port = task.cluster["chief"][0].rpartition(":")
+    seen = None
+    while seen is None or time.monotonic() - seen < CHIEF_GONE:
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            seen = time.monotonic()
+        except OSError:
+            pass
+        time.sleep(1)
+    del server
+    sys.exit(0)
+
+
 def _parameter_server(_: int | None) -> tf.distribute.Strategy:
-    _task_for("parameter_server")
+    task = _task_for("parameter_server")
+    if len(task.cluster.get("chief", ())) != 1 or not task.cluster.get("worker"):
+        raise ValueError(
+            "strategy 'parameter_server' needs one 'chief', and 'worker's and 'ps' "
+            f"beside it, in {VARIABLE}; got {', '.join(task.cluster)}"
+        )
+    if task.job != "chief":
+        serve(task)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     return tf.distribute.ParameterServerStrategy(resolver)
 
@@ -166,6 +200,11 @@ def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
     )  # fmt: skip
 
 
+def is_asynchronous(strategy: tf.distribute.Strategy) -> bool:
+    """Whether workers train each at its own pace."""
+    return isinstance(strategy, tf.distribute.ParameterServerStrategy)
+
+
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes files and shows progress."""
     if not is_multi_worker(strategy):
@@ -175,21 +214,34 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver.task_type == "chief" if chiefs else resolver.task_id == 0
 
 
-def gather(strategy: tf.distribute.Strategy, value: Callable[[], Any]) -> np.ndarray:
-    """`value()` of every replica of every process, stacked in the order of replicas.
+def make_gather(
+    strategy: tf.distribute.Strategy, value: Callable[[], tf.Tensor]
+) -> Callable[[], np.ndarray]:
+    """A function that collects `value()` of every replica of every process.
 
-    `value` is called in each replica and returns a float64 vector of one length.
-    Every process must call this at the same point.
+    `value` is called in each replica and gives a float64 vector of one length; they
+    are stacked in the order of replicas. Every process must call at the same point.
     """
+    together = is_multi_worker(strategy)
 
     def row() -> tf.Tensor:
-        number = tf.distribute.get_replica_context().replica_id_in_sync_group
-        number = tf.reshape(tf.cast(number, tf.float64), [1])
-        return tf.concat([number, value()], axis=0)[tf.newaxis]
+        context = tf.distribute.get_replica_context()
+        number = tf.cast(context.replica_id_in_sync_group, tf.float64)
+        own = tf.concat([tf.reshape(number, [1]), value()], axis=0)[tf.newaxis]
+        return context.all_gather(own, axis=0) if together else own
 
-    rows = strategy.run(row)
-    rows = np.array(strategy.gather(rows, axis=0))
-    return rows[np.argsort(rows[:, 0])][:, 1:]
+    def all_rows() -> tuple[tf.Tensor, ...]:
+        return strategy.experimental_local_results(strategy.run(row))
+
+    if together:  # the collective would be traced at every call
+        all_rows = tf.function(all_rows, autograph=False)
+
+    def gather() -> np.ndarray:
+        rows = all_rows()
+        rows = np.array(rows[0]) if together else np.concatenate(rows)
+        return rows[np.argsort(rows[:, 0])][:, 1:]
+
+    return gather
 
 
 def gather_text(strategy: tf.distribute.Strategy, text: str) -> list[str]:
@@ -197,10 +249,11 @@ def gather_text(strategy: tf.distribute.Strategy, text: str) -> list[str]:
     if not is_multi_worker(strategy):
         return [text]
     data = np.frombuffer(text.encode(), np.uint8).astype(np.float64)
-    longest = int(gather(strategy, lambda: tf.constant([len(data)], tf.float64)).max())
+    length = make_gather(strategy, lambda: tf.constant([len(data)], tf.float64))
+    longest = int(length().max())
     padded = np.zeros(longest)
     padded[: len(data)] = data
-    rows = gather(strategy, lambda: tf.constant(padded, tf.float64))
+    rows = make_gather(strategy, lambda: tf.constant(padded))()
     return [bytes(row.astype(np.uint8)).rstrip(b"\0").decode() for row in rows]
 
 
@@ -208,18 +261,25 @@ class Scale(NamedTuple):
     """What follows from the number of replicas, in one place.
 
     `batch_size` images a step on all `replicas` together (the recipe's batch is that
-    of one replica), `steps_per_epoch` of them, and the first `learning_rate` after
-    any warm-up, multiplied by the replicas where the recipe says so.
+    of one replica), and the first `learning_rate` after any warm-up, multiplied by
+    the replicas where the recipe says so. `workers` processes train; where they do so
+    `asynchronous`ly, each step is of one of them alone.
     """
 
     replicas: int
     workers: int
     batch_size: int
     learning_rate: float
+    asynchronous: bool = False
 
     def __str__(self) -> str:
         each = self.batch_size // self.replicas
         where = f" in {self.workers} processes" if self.workers > 1 else ""
+        if self.asynchronous:
+            where = f" by one of {self.workers} workers"
+            return (
+                f"{self.batch_size} images a step{where}, rate {self.learning_rate:g}"
+            )
         many = f"{self.replicas} replicas{where} x {each} = " * (self.replicas > 1)
         return f"{many}{self.batch_size} images a step, rate {self.learning_rate:g}"
 
@@ -227,6 +287,9 @@ class Scale(NamedTuple):
 def make_scale(recipe: Recipe, strategy: tf.distribute.Strategy) -> Scale:
     """The sizes of a run of `recipe` under `strategy`."""
     replicas, workers = strategy.num_replicas_in_sync, 1
+    asynchronous = is_asynchronous(strategy)
+    if asynchronous:
+        workers = len(strategy.cluster_resolver.cluster_spec().as_dict()["worker"])
     if is_multi_worker(strategy):
         workers = replicas // len(strategy.extended.worker_devices)
     return Scale(
@@ -234,6 +297,7 @@ def make_scale(recipe: Recipe, strategy: tf.distribute.Strategy) -> Scale:
         workers,
         recipe.batch_size * replicas,
         recipe.learning_rate * (replicas if recipe.scale_learning_rate else 1),
+        asynchronous,
     )
 
 

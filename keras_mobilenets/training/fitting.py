@@ -21,6 +21,8 @@ from keras_mobilenets.models import build
 from keras_mobilenets.plots import plot_curves
 from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.training import workdir as files
+from keras_mobilenets.training.asynchronous import fit as fit_asynchronously
+from keras_mobilenets.training.asynchronous import measure_copy
 from keras_mobilenets.training.averaging import averaged_weights
 from keras_mobilenets.training.callbacks import (
     Follow,
@@ -41,6 +43,7 @@ from keras_mobilenets.training.distribution import (
     Scale,
     distribute,
     gather_text,
+    is_asynchronous,
     is_chief,
     make_scale,
     make_strategy,
@@ -293,7 +296,8 @@ def _fit(
     counted = _resume(model, position, checkpoints, verbose)
     if chief:
         files.write_text(directory / files.HISTORY, as_csv(position.log))
-    measure = make_measure(model)
+    asynchronous = is_asynchronous(strategy)
+    measure = measure_copy(model) if asynchronous else make_measure(model)
     validation = distribute(strategy, splits, "validation")
     request = StopRequest()
     request.share(model)
@@ -314,19 +318,20 @@ def _fit(
     if chief:
         board = directory / files.TENSORBOARD
         callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
-    batches = distribute(strategy, splits, "train")
+    batches = None if asynchronous else distribute(strategy, splits, "train")
 
     def fit(until: int) -> None:
         splits.set_position(position.epoch, position.step)
-        model.fit(
-            batches,
-            initial_epoch=position.epoch,
-            epochs=until,
-            steps_per_epoch=splits.steps_per_epoch - position.step,
-            callbacks=callbacks,
-            shuffle=False,  # the data shuffles itself
-            verbose=1 if verbose else 0,
-        )
+        span = {
+            "initial_epoch": position.epoch,
+            "epochs": until,
+            "steps_per_epoch": splits.steps_per_epoch - position.step,
+            "verbose": 1 if verbose else 0,
+        }
+        if asynchronous:
+            fit_asynchronously(model, splits, callbacks, **span)
+        else:  # the data shuffles itself
+            model.fit(batches, callbacks=callbacks, shuffle=False, **span)
 
     def over() -> bool:
         return position.over(recipe.epochs, recipe.early_stopping_patience)

@@ -8,10 +8,19 @@ momentum buffer.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+
+def _beside(variable: keras.Variable) -> contextlib.AbstractContextManager:
+    """Puts slots on the parameter server of their variable, for the fused kernel."""
+    strategy = tf.distribute.get_strategy()
+    if not isinstance(strategy, tf.distribute.ParameterServerStrategy):
+        return contextlib.nullcontext()
+    return strategy.extended.colocate_vars_with(variable.value)
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -69,12 +78,16 @@ class RMSprop(keras.optimizers.Optimizer):
         if self.built:
             return
         super().build(variables)
-        self._mean_squares = self.add_optimizer_variables(
-            variables,
-            "mean_square",
-            initializer=keras.initializers.Constant(self.initial_accumulator),
-        )
-        self._momentum_buffers = self.add_optimizer_variables(variables, "momentum")
+        start = keras.initializers.Constant(self.initial_accumulator)
+        self._mean_squares, self._momentum_buffers = [], []
+        for variable in variables:
+            with _beside(variable):
+                self._mean_squares += self.add_optimizer_variables(
+                    [variable], "mean_square", initializer=start
+                )
+                self._momentum_buffers += self.add_optimizer_variables(
+                    [variable], "momentum"
+                )
 
     def update_step(
         self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
