@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
@@ -150,13 +151,7 @@ def launch(
             f"keras-mobilenets: starting all again ({attempt + 1} of {restarts})",
             file=sys.stderr,
         )
-        arguments = _resuming(arguments)
     raise AssertionError("unreachable")
-
-
-def _resuming(arguments: Sequence[str]) -> list[str]:
-    """The same command, from its last checkpoint; a work directory finds it itself."""
-    return list(arguments)
 
 
 def _run_once(arguments: Sequence[str], tasks: Sequence[Task]) -> int:
@@ -183,24 +178,22 @@ def _run_once(arguments: Sequence[str], tasks: Sequence[Task]) -> int:
 def _wait(processes: Sequence[subprocess.Popen], tasks: Sequence[Task]) -> int:
     """Wait for the chief, and where all are peers for everyone."""
     awaited = [0] if tasks[0].asynchronous else range(len(processes))
-    failed: int | None = None
-    deadline = float("inf")
-    while any(processes[n].poll() is None for n in awaited):
-        if time.monotonic() > deadline:
-            break
-        for number in awaited:
-            status = processes[number].poll()
-            if status and failed is None:
+    failed, deadline = 0, math.inf
+    while time.monotonic() < deadline:
+        statuses = {number: processes[number].poll() for number in awaited}
+        for number, status in statuses.items():
+            if status and not failed:
                 failed, deadline = status, time.monotonic() + GRACE
-                task = tasks[number]
+                ended = f"status {status}" if status > 0 else f"signal {-status}"
                 print(
-                    f"keras-mobilenets: {task.job} {task.index} ended with status "
-                    f"{status if status > 0 else f'{-status} (signal)'}; the others "
-                    f"have {GRACE:.0f} s to stop",
+                    f"keras-mobilenets: {tasks[number].job} {tasks[number].index} "
+                    f"ended with {ended}; the others have {GRACE:.0f} s to stop",
                     file=sys.stderr,
                 )
+        if None not in statuses.values():
+            break
         time.sleep(0.1)
-    return failed or 0
+    return failed
 
 
 @contextlib.contextmanager

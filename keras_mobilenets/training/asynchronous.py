@@ -11,9 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.data import Splits
+from keras_mobilenets.training.averaging import get_average
 from keras_mobilenets.training.inference import Measure, make_measure
 
 ROUND = 20  # steps of each worker between two looks at the run
@@ -49,8 +51,9 @@ def fit(
     workers = strategy.extended._num_workers
 
     @tf.function(autograph=False)
-    def step(batches: Any) -> None:
-        strategy.run(model.train_step, args=(next(batches),))
+    def step(batches: Any) -> dict[str, tf.Tensor]:
+        images, labels = next(batches)
+        return strategy.run(_train_step, args=(model, images, labels))
 
     heard = keras.callbacks.CallbackList(
         callbacks,
@@ -64,21 +67,43 @@ def fit(
     model.stop_training = False
     heard.on_train_begin()
     for epoch in range(initial_epoch, epochs):
-        model.reset_metrics()
         heard.on_epoch_begin(epoch)
-        done = 0
-        while done < steps_per_epoch:
-            size = min(ROUND * workers, steps_per_epoch - done)
-            for _ in range(size):
-                coordinator.schedule(step, args=(iterator,))
+        taken: list[dict[str, float]] = []
+        while len(taken) < steps_per_epoch:
+            size = min(ROUND * workers, steps_per_epoch - len(taken))
+            before = int(model.optimizer.iterations.numpy())
+            results = [
+                coordinator.schedule(step, args=(iterator,)) for _ in range(size)
+            ]
             coordinator.join()
-            done += size
-            heard.on_train_batch_end(done - 1, _logs(model))
-        heard.on_epoch_end(epoch, _logs(model))
+            # Keras counts by reading and writing, and workers overtake each other.
+            model.optimizer.iterations.assign(before + size)
+            taken += [result.fetch() for result in results]
+            heard.on_train_batch_end(len(taken) - 1, _means(taken))
+        heard.on_epoch_end(epoch, _means(taken))
         if model.stop_training:
             break
     heard.on_train_end()
 
 
-def _logs(model: keras.Model) -> dict[str, float]:
-    return {name: float(value) for name, value in model.get_metrics_result().items()}
+def _train_step(
+    model: keras.Model, images: tf.Tensor, labels: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """A step, and its own loss and accuracy: metrics are not for several workers."""
+    average = get_average(model)
+    step = tf.convert_to_tensor(model.optimizer.iterations)
+    with tf.GradientTape() as tape:
+        scores = model(images, training=True)
+        loss = model.compute_loss(images, labels, scores)
+    gradients = tape.gradient(loss, model.trainable_weights)
+    model.optimizer.apply_gradients(
+        zip(gradients, model.trainable_weights, strict=True)
+    )
+    if average:
+        average.update(step)
+    right = tf.equal(tf.argmax(scores, axis=-1), tf.cast(labels, tf.int64))
+    return {"accuracy": tf.reduce_mean(tf.cast(right, tf.float32)), "loss": loss}
+
+
+def _means(taken: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([logs[name] for logs in taken])) for name in taken[0]}

@@ -24,7 +24,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.training.averaging import get_average
-from keras_mobilenets.training.distribution import is_chief, make_gather
+from keras_mobilenets.training.distribution import (
+    is_asynchronous,
+    is_chief,
+    make_gather,
+)
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
 METRICS, NOTE = "metrics", "note"
@@ -54,6 +58,8 @@ _GATHERS: weakref.WeakKeyDictionary[keras.Model, tuple[list[int], Any]] = (
 
 def count_metrics(model: keras.Model) -> np.ndarray:
     """What the metrics of every replica have counted: [replicas, numbers]."""
+    if is_asynchronous(model.distribute_strategy):
+        return np.zeros((1, 0))  # it does without: see asynchronous.py
     variables = model.metrics_variables
     ids = [id(variable) for variable in variables]
 

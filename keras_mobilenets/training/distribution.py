@@ -22,6 +22,8 @@ _MADE: dict[tuple[str, int | None], tf.distribute.Strategy] = {}
 
 CHIEF_GONE = 30.0  # seconds after which a worker or server takes the chief for ended
 
+LONGEST_TEXT = 2**15  # bytes that the processes of a run can tell each other
+
 DESCRIPTIONS = {
     "auto": "TF_CONFIG's cluster where there is one, else all GPUs, else one device",
     "none": "one device",
@@ -248,13 +250,14 @@ def gather_text(strategy: tf.distribute.Strategy, text: str) -> list[str]:
     """The `text` of every replica of every process; one point for all to call it."""
     if not is_multi_worker(strategy):
         return [text]
-    data = np.frombuffer(text.encode(), np.uint8).astype(np.float64)
-    length = make_gather(strategy, lambda: tf.constant([len(data)], tf.float64))
-    longest = int(length().max())
-    padded = np.zeros(longest)
+    data = np.frombuffer(text.encode()[:LONGEST_TEXT], np.uint8)
+    padded = np.zeros(LONGEST_TEXT)
     padded[: len(data)] = data
     rows = make_gather(strategy, lambda: tf.constant(padded))()
-    return [bytes(row.astype(np.uint8)).rstrip(b"\0").decode() for row in rows]
+    return [
+        bytes(row.astype(np.uint8)).rstrip(b"\0").decode(errors="replace")
+        for row in rows
+    ]
 
 
 class Scale(NamedTuple):
@@ -289,7 +292,7 @@ def make_scale(recipe: Recipe, strategy: tf.distribute.Strategy) -> Scale:
     replicas, workers = strategy.num_replicas_in_sync, 1
     asynchronous = is_asynchronous(strategy)
     if asynchronous:
-        workers = len(strategy.cluster_resolver.cluster_spec().as_dict()["worker"])
+        workers = strategy.extended._num_workers
     if is_multi_worker(strategy):
         workers = replicas // len(strategy.extended.worker_devices)
     return Scale(
