@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import compile as compile
     from keras_mobilenets.training import evaluate as evaluate
     from keras_mobilenets.training import predict as predict
+    from keras_mobilenets.training import preflight as preflight
     from keras_mobilenets.training import recalibrate as recalibrate
     from keras_mobilenets.training import restore_checkpoint as restore_checkpoint
     from keras_mobilenets.training import save_checkpoint as save_checkpoint
@@ -61,6 +62,7 @@ _HOME = {
             "compile",
             "evaluate",
             "predict",
+            "preflight",
             "recalibrate",
             "restore_checkpoint",
             "save_checkpoint",

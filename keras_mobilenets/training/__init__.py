@@ -17,3 +17,4 @@ from keras_mobilenets.training.interruption import (
 )
 from keras_mobilenets.training.interruption import WorkerLost as WorkerLost
 from keras_mobilenets.training.optimizer import RMSprop as RMSprop
+from keras_mobilenets.training.preflight import preflight as preflight

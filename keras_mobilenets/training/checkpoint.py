@@ -92,7 +92,7 @@ def restore_metrics(model: keras.Model, counted: np.ndarray) -> None:
             variable.assign(tf.cast(tf.reshape(part, variable.shape), variable.dtype))
 
     if variables:
-        strategy.run(assign)
+        tf.function(lambda: strategy.run(assign), autograph=False)()
 
 
 def save_checkpoint(

@@ -51,6 +51,7 @@ from keras_mobilenets.training.distribution import (
 from keras_mobilenets.training.inference import make_measure
 from keras_mobilenets.training.interruption import StopRequest, watching_workers
 from keras_mobilenets.training.losses import regularize
+from keras_mobilenets.training.preflight import preflight
 from keras_mobilenets.training.settings import (
     DEFAULTS,
     Settings,
@@ -331,6 +332,7 @@ def _fit(
         if asynchronous:
             fit_asynchronously(model, splits, callbacks, **span)
         else:  # the data shuffles itself
+            preflight(model, batches)
             model.fit(batches, callbacks=callbacks, shuffle=False, **span)
 
     def over() -> bool:

@@ -1,0 +1,122 @@
+"""What is known to break a run on several replicas, found before anything is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from keras_mobilenets.training.distribution import is_multi_worker
+
+
+class _Plan(NamedTuple):
+    """What the checks look at; `batch` is None where it is not known."""
+
+    model: keras.Model
+    replicas: int
+    workers: bool  # several processes
+    gpu: bool
+    batch: int | None
+    batches: Any
+
+
+def _shards_by_file(plan: _Plan) -> bool:
+    if not (plan.workers and isinstance(plan.batches, tf.data.Dataset)):
+        return False
+    policy = plan.batches.options().experimental_distribute.auto_shard_policy
+    by_file = tf.data.experimental.AutoShardPolicy
+    return policy in (by_file.FILE, by_file.AUTO)
+
+
+# Whether it is so, what it does, and what to do instead. All were seen to happen with
+# Keras 3.15 and TensorFlow 2.21.
+CHECKS: tuple[tuple[Callable[[_Plan], Any], str], ...] = (
+    (
+        lambda p: p.model.jit_compile is True and not p.gpu,
+        "jit_compile=True makes depthwise convolutions 10 to 40 times slower on CPUs: "
+        "compile with jit_compile=False",
+    ),
+    (
+        lambda p: p.model.jit_compile is True and p.replicas > 1,
+        "jit_compile=True fails under a strategy: compile with jit_compile=False",
+    ),
+    (
+        lambda p: (p.model.steps_per_execution or 1) > 1 and p.replicas > 1,
+        "steps_per_execution above 1 fails under a strategy: leave it at 1",
+    ),
+    (
+        lambda p: p.model.optimizer.gradient_accumulation_steps and p.replicas > 1,
+        "gradient_accumulation_steps of the optimizer fails under a strategy: take a "
+        "larger batch or more replicas",
+    ),
+    (
+        lambda p: (
+            p.model.optimizer.use_ema
+            and p.model.optimizer.ema_overwrite_frequency
+            and p.replicas > 1
+        ),
+        "ema_overwrite_frequency of the optimizer fails under a strategy: leave it "
+        "None, or use the recipe's ema_decay",
+    ),
+    (
+        lambda p: p.batch is not None and p.batch < p.replicas,
+        "a batch smaller than the number of replicas leaves some with nothing, and "
+        "batch norm turns all weights into NaN: take at least one image a replica",
+    ),
+    (
+        lambda p: (
+            p.replicas > 1
+            and p.batch is None
+            and isinstance(p.batches, tf.data.Dataset)
+            and p.batches.cardinality() != tf.data.INFINITE_CARDINALITY
+        ),
+        "a last batch that may be short leaves some replicas with nothing, and batch "
+        "norm turns all weights into NaN: batch with drop_remainder=True",
+    ),
+    (
+        lambda p: p.workers and "train_step" not in vars(p.model),
+        "Keras' own compile fails in fit with several workers: use "
+        "keras_mobilenets.compile",
+    ),
+    (
+        _shards_by_file,
+        "sharding by file fails, or repeats data, with fewer files than workers: set "
+        "the dataset's auto_shard_policy to DATA",
+    ),
+)
+
+
+def preflight(model: keras.Model, batches: Any = None) -> None:
+    """Refuse what is known to break, or ruin, the training of a compiled model.
+
+    Args:
+        model: compiled, in the scope of its strategy.
+        batches: what `fit` is to be given, if it is to be looked at too.
+
+    Raises:
+        ValueError: with everything that was found, and what to do instead.
+
+    Example:
+        km.preflight(model, splits.train)
+        model.fit(splits.train)
+    """
+    strategy = model.distribute_strategy
+    batch = None
+    if isinstance(batches, tf.data.Dataset):
+        batch = tf.nest.flatten(batches.element_spec)[0].shape[0]
+    plan = _Plan(
+        model,
+        strategy.num_replicas_in_sync,
+        is_multi_worker(strategy),
+        bool(tf.config.list_physical_devices("GPU")),
+        batch,
+        batches,
+    )
+    found = [text for is_so, text in CHECKS if is_so(plan)]
+    if found:
+        raise ValueError(
+            f"this model cannot be trained as it is, on {plan.replicas} replicas: "
+            + "; ".join(found)
+        )

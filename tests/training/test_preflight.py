@@ -1,0 +1,79 @@
+"""Every combination that is refused, on real strategies, and those that are not."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_mobilenets as km
+
+
+def make(**compiled) -> keras.Model:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(**{"optimizer": keras.optimizers.SGD(), "loss": "mse", **compiled})
+    return model
+
+
+def batches(size: int, full: bool = True) -> tf.data.Dataset:
+    data = tf.data.Dataset.from_tensor_slices((np.zeros((9, 4)), np.zeros((9, 1))))
+    return data.batch(size, drop_remainder=full)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "data", "message"),
+    [
+        ({"jit_compile": True}, None, "jit_compile=True fails under a strategy"),
+        ({"steps_per_execution": 2}, None, "steps_per_execution above 1"),
+        (
+            {"optimizer": lambda: keras.optimizers.SGD(gradient_accumulation_steps=2)},
+            None,
+            "gradient_accumulation_steps",
+        ),
+        (
+            {
+                "optimizer": lambda: keras.optimizers.SGD(
+                    use_ema=True, ema_overwrite_frequency=2
+                )
+            },
+            None,
+            "ema_overwrite_frequency",
+        ),
+        ({}, lambda: batches(1), "batch smaller than the number of replicas"),
+        ({}, lambda: batches(8, full=False), "drop_remainder=True"),
+    ],
+)
+def test_what_breaks_on_two_replicas_is_refused(compiled, data, message, two_replicas):
+    with two_replicas.scope():
+        model = make(**{k: v() if callable(v) else v for k, v in compiled.items()})
+    with pytest.raises(ValueError, match=f"on 2 replicas: .*{message}"):
+        km.preflight(model, data and data())
+
+
+def test_all_that_is_wrong_is_said_at_once(two_replicas):
+    with two_replicas.scope():
+        model = make(jit_compile=True, steps_per_execution=2)
+    with pytest.raises(ValueError, match="jit_compile.*steps_per_execution.*smaller"):
+        km.preflight(model, batches(1))
+
+
+@pytest.mark.skipif(
+    bool(tf.config.list_physical_devices("GPU")), reason="a GPU is here"
+)
+def test_xla_on_a_cpu():
+    with pytest.raises(ValueError, match="10 to 40 times slower"):
+        km.preflight(make(jit_compile=True))
+
+
+def test_one_device_may_do_all_the_rest():
+    optimizer = keras.optimizers.SGD(
+        gradient_accumulation_steps=2, use_ema=True, ema_overwrite_frequency=2
+    )
+    km.preflight(make(optimizer=optimizer, steps_per_execution=2), batches(8, False))
+
+
+def test_what_works_on_two_replicas(two_replicas):
+    with two_replicas.scope():
+        model = make()
+    km.preflight(model, batches(8))
+    km.preflight(model, batches(8, full=False).repeat())
+    model.fit(batches(8), epochs=1, verbose=0)
