@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import TrainingInterrupted as TrainingInterrupted
     from keras_mobilenets.training import WorkerLost as WorkerLost
     from keras_mobilenets.training import averaged_weights as averaged_weights
+    from keras_mobilenets.training import check_scale as check_scale
     from keras_mobilenets.training import compile as compile
     from keras_mobilenets.training import evaluate as evaluate
+    from keras_mobilenets.training import make_strategy as make_strategy
     from keras_mobilenets.training import predict as predict
     from keras_mobilenets.training import preflight as preflight
     from keras_mobilenets.training import recalibrate as recalibrate
@@ -59,8 +61,10 @@ _HOME = {
             "TrainingInterrupted",
             "WorkerLost",
             "averaged_weights",
+            "check_scale",
             "compile",
             "evaluate",
+            "make_strategy",
             "predict",
             "preflight",
             "recalibrate",

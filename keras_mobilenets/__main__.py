@@ -165,10 +165,20 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     _start_tensorflow()
+    devices = _given(arguments, "strategy", "cpu_replicas", "batch_size")
+    strategy = _given(arguments, "strategy", "cpu_replicas")
+    if strategy:  # before TensorFlow is used
+        km.make_strategy(**strategy)
     report = km.check_data(
         arguments.data,
         **_given(arguments, "data_dir", "resolution", "recipe", "sheet"),
     )
+    if devices and report["splits"]:
+        images = report["splits"]["train"]["images"]
+        report["scale"] = km.check_scale(
+            images, **_given(arguments, "recipe"), **devices
+        )
+        report["problems"] += report["scale"].pop("problems")
     if arguments.json:
         _print_json(report)
         return 1 if report["problems"] else 0
@@ -197,6 +207,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
             "the same: "
             + ", ".join(f"{e['image']} ({e['class']}, {e['split']})" for e in same)
         )
+    for name, value in report.get("scale", {}).items():
+        print(f"{name.replace('_', ' ')}: {value:,}")
     for kind, sentences in (("note", "notes"), ("problem", "problems")):
         for sentence in report[sentences]:
             print(f"{kind}: {sentence}")
@@ -414,7 +426,12 @@ def _make_parser() -> argparse.ArgumentParser:
     ):
         made.add_argument(f"--{name}", help=text)
     made.set_defaults(data="digits")
-    option(made, resolution="pixels of a side in the sheet (default 224)")
+    option(
+        made,
+        resolution="pixels of a side in the sheet (default 224)",
+        batch_size="of one replica (default the recipe's)",
+    )
+    devices(made)
 
     made = verb("cost", _cost, "parameters, mult-adds and memory, without TensorFlow")
     network(made, "1.0")

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from keras_mobilenets.architecture.arguments import check_integer
 
+PROGRAM = [sys.executable, "-m", "keras_mobilenets"]
 VARIABLE = "TF_CONFIG"
 EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
@@ -155,10 +156,9 @@ def launch(
 
 
 def _run_once(arguments: Sequence[str], tasks: Sequence[Task]) -> int:
-    command = [sys.executable, "-m", "keras_mobilenets", *arguments]
     processes = [
         subprocess.Popen(
-            command,
+            [*PROGRAM, *arguments],
             env=environment_of(task),
             stdout=None if number == 0 else subprocess.DEVNULL,
         )

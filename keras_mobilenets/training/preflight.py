@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from keras_mobilenets.training.distribution import is_multi_worker
+from keras_mobilenets.architecture.arguments import check_integer
+from keras_mobilenets.recipe import Recipe, get_recipe
+from keras_mobilenets.training.distribution import (
+    is_multi_worker,
+    make_scale,
+    make_strategy,
+)
 
 
 class _Plan(NamedTuple):
@@ -86,6 +92,49 @@ CHECKS: tuple[tuple[Callable[[_Plan], Any], str], ...] = (
         "the dataset's auto_shard_policy to DATA",
     ),
 )
+
+
+def check_scale(
+    images: int,
+    recipe: str | Recipe = "slim_v2",
+    *,
+    strategy: str | tf.distribute.Strategy = "auto",
+    cpu_replicas: int | None = None,
+    **overrides: Any,
+) -> dict[str, Any]:
+    """What a run on `images` training images would be on these devices, in numbers.
+
+    Args:
+        images: how many there are to train on.
+        recipe, **overrides: as in `compile`; `batch_size` is that of one replica.
+        strategy, cpu_replicas: as in `train`.
+
+    Returns:
+        {"replicas", "workers", "batch_size", "learning_rate", "asynchronous",
+        "steps_per_epoch", "problems"}; problems are sentences.
+
+    Raises:
+        ValueError: a strategy that this machine cannot follow.
+
+    Example:
+        km.check_scale(1_281_167, "slim_v2", strategy="mirrored")
+    """
+    images = check_integer("images", images, low=0)
+    recipe = get_recipe(recipe, **overrides)
+    scale = make_scale(recipe, make_strategy(strategy, cpu_replicas))
+    problems = []
+    if images < scale.batch_size:
+        problems.append(
+            f"a step takes {scale.batch_size:,} images ({scale.replicas} replicas), "
+            f"and there are {images:,}: take a batch_size of at most {images // scale.replicas}"
+        )
+    if scale.batch_size == 1:
+        problems.append("batch norm learns nothing from one image: raise batch_size")
+    return {
+        **scale._asdict(),
+        "steps_per_epoch": images // scale.batch_size,
+        "problems": problems,
+    }
 
 
 def preflight(model: keras.Model, batches: Any = None) -> None:

@@ -77,3 +77,20 @@ def test_what_works_on_two_replicas(two_replicas):
     km.preflight(model, batches(8))
     km.preflight(model, batches(8, full=False).repeat())
     model.fit(batches(8), epochs=1, verbose=0)
+
+
+def test_the_sizes_of_a_run(two_replicas):
+    found = km.check_scale(1000, "slim_v2", strategy=two_replicas)
+    assert found == {
+        "replicas": 2,
+        "workers": 1,
+        "batch_size": 192,
+        "learning_rate": 0.09,
+        "asynchronous": False,
+        "steps_per_epoch": 5,
+        "problems": [],
+    }
+    (problem,) = km.check_scale(100, strategy=two_replicas)["problems"]
+    assert "at most 50" in problem
+    (problem,) = km.check_scale(9, strategy="none", batch_size=1)["problems"]
+    assert "batch norm learns nothing" in problem

@@ -1,0 +1,282 @@
+"""The same run on one device, on replicas and on workers; and what is refused."""
+
+import csv
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_mobilenets as km
+from keras_mobilenets.recipe import recipes
+from keras_mobilenets.training.distribution import (
+    Scale,
+    gather_text,
+    is_chief,
+    make_gather,
+    make_scale,
+    make_strategy,
+)
+from tests.training.noise import RUN, make_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("noise") / "noise", images=70)
+
+
+def read_losses(workdir: pathlib.Path) -> list[float]:
+    with open(workdir / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [float(row[name]) for row in rows for name in ("loss", "val_loss")]
+
+
+def assert_close(one: pathlib.Path, other: pathlib.Path, bar: float) -> None:
+    np.testing.assert_allclose(read_losses(one), read_losses(other), rtol=bar)
+    models = [
+        keras.saving.load_model(path / "model.keras", compile=False).get_weights()
+        for path in (one, other)
+    ]
+    for a, b in zip(*models, strict=True):
+        np.testing.assert_allclose(a, b, rtol=bar, atol=bar)
+
+
+# At a rate of 0.045 float32 amplifies any rounding a hundredfold a step; float64
+# does not.
+def test_two_replicas_train_like_one_device(folder, tmp_path, two_replicas):
+    keras.config.set_dtype_policy("float64")
+    try:
+        settings = {**RUN, "data": folder, "learning_rate": 0.045}
+        km.train(**settings, workdir=tmp_path / "one")
+        km.train(
+            **{**settings, "batch_size": 8},
+            workdir=tmp_path / "two",
+            strategy=two_replicas,
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert_close(tmp_path / "one", tmp_path / "two", 1e-5)
+    scale = json.loads((tmp_path / "two" / "report.json").read_text())["scale"]
+    assert (scale["replicas"], scale["batch_size"]) == (2, 16)
+    # Every image of a split counts once, also where it is no multiple of the batch.
+    result = km.evaluate(tmp_path / "two", strategy=two_replicas, verbose=False)
+    alone = km.evaluate(tmp_path / "two", strategy="none", verbose=False)
+    assert result["accuracy"] == pytest.approx(alone["accuracy"], abs=1e-12)
+    assert result["loss"] == pytest.approx(alone["loss"], rel=1e-5)
+
+
+WORKERS = """
+import sys, keras
+if {float64}:
+    keras.config.set_dtype_policy("float64")
+import keras_mobilenets as km
+km.train(**{settings!r}, strategy="multi_worker")
+"""
+
+
+def run_workers(settings: dict, float64: bool, workers: int = 2) -> None:
+    from keras_mobilenets.cluster import environment_of, local_tasks
+
+    program = WORKERS.format(float64=float64, settings=settings)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], env=environment_of(task))
+        for task in local_tasks(workers)
+    ]
+    assert [process.wait(300) for process in processes] == [0] * workers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    ("rate", "float64"), [(1e-5, False), (0.045, True)], ids=["float32", "float64"]
+)
+def test_workers_and_replicas_train_like_one_device(
+    name, rate, float64, folder, tmp_path, two_replicas
+):
+    """20 steps with synchronised batch norm: losses and weights within 1e-5."""
+    settings = {**RUN, "name": name, "data": str(folder), "learning_rate": rate}
+    if name == "mobilenet_v2":
+        settings.pop("shallow")
+    half = {**settings, "batch_size": 8}
+    keras.config.set_dtype_policy("float64" if float64 else "float32")
+    try:
+        one = km.train(**settings, workdir=tmp_path / "one")
+        km.train(**half, workdir=tmp_path / "two", strategy=two_replicas)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert one.report["steps_per_epoch"] * one.report["epochs"] >= 20
+    run_workers({**half, "workdir": str(tmp_path / "workers")}, float64)
+    assert_close(tmp_path / "one", tmp_path / "two", 1e-5)
+    assert_close(tmp_path / "one", tmp_path / "workers", 1e-5)
+
+
+def launch(*arguments: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_mobilenets", "launch", *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        **options,
+    )
+
+
+def command(folder, workdir, **settings) -> list[str]:
+    settings = {**RUN, "data": folder, "workdir": workdir, **settings}
+    name = settings.pop("name")
+    del settings["verbose"]
+    options = ("data", "workdir", "alpha", "resolution", "recipe", "epochs")
+    arguments = ["train", name]
+    for field, value in settings.items():
+        if field in (*options, "batch_size", "seed", "checkpoint_steps"):
+            arguments += [f"--{field.replace('_', '-')}", str(value)]
+        else:
+            arguments += ["--set", f"{field}={value}"]
+    return arguments
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_worker_that_disappears(lost, folder, tmp_path):
+    """The other stops within the stated time, says why, and a restart goes on."""
+    train = command(folder, tmp_path / "run", epochs=300, checkpoint_steps=5)
+    process = launch("-n", "2", "--", *train)
+    while not list((tmp_path / "run").glob("checkpoints/step-*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    listed = ["pgrep", "-P", str(process.pid)]
+    children = subprocess.run(listed, capture_output=True, text=True).stdout.split()
+    began = time.monotonic()
+    os.kill(int(sorted(children, key=int)[lost]), signal.SIGKILL)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode in (5, 128 + signal.SIGKILL)
+    assert time.monotonic() - began < 60  # GRACE, after which launch kills
+    assert "another worker stopped answering" in error
+    assert not re.search("Traceback", error)
+    kept = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert kept
+    process = launch("-n", "2", "--", *train)
+    newer = kept
+    while newer == kept:
+        assert process.poll() is None
+        newer = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
+        time.sleep(0.05)
+    assert newer[-1] > kept[-1]
+    process.terminate()  # all stop after the same step, and the state is kept
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 4
+    assert "asked to stop, after step" in error
+
+
+@pytest.mark.slow
+def test_workers_that_disagree(folder, tmp_path):
+    from keras_mobilenets.cluster import environment_of, local_tasks
+
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "keras_mobilenets"]
+            + command(folder, tmp_path / "run", seed=seed),
+            env=environment_of(task),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed, task in enumerate(local_tasks(2))
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    assert "same settings; got seed 1 there and 0 here" in errors[0]
+    assert "same settings; got seed 0 there and 1 here" in errors[1]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_asynchronous_training_with_a_server(tmp_path):
+    """Two workers and a server learn the digits as the quick start does, to a point."""
+    process = launch("-n", "2", "--servers", "1", "--", "train", "--workdir",
+                     str(tmp_path / "run"))  # fmt: skip
+    _, error = process.communicate(timeout=900)
+    assert process.returncode == 0, error
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["scale"]["asynchronous"]
+    assert report["scale"]["workers"] == 2
+    assert report["test"]["accuracy"] > 0.96
+    with open(tmp_path / "run" / "history.csv", newline="") as file:
+        rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
+    # As many steps as one device takes, though workers overtake each other.
+    steps = 44 * report["epochs"]
+    expected = recipes["quick"].learning_rate * 0.02 ** (
+        (steps - 44 * recipes["quick"].warmup_epochs)
+        / (44 * recipes["quick"].decay_epochs)
+    )
+    assert rates[-1] < expected * 2
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "message"),
+    [
+        ("mirored", {}, "strategy must be one of .*did you mean 'mirrored'"),
+        (3, {}, "strategy must be one of .*got 3"),
+        ("mirrored", {"cpu_replicas": 0}, "cpu_replicas must .* got 0"),
+        ("none", {"cpu_replicas": 2}, "cpu_replicas are for strategy 'mirrored'"),
+        ("mirrored", {"cpu_replicas": 64}, "has 2 CPU devices now; got 64"),
+        ("multi_worker", {}, "needs the addresses of all processes in TF_CONFIG"),
+        ("parameter_server", {}, "needs the addresses of all processes"),
+    ],
+)
+def test_impossible_strategies(strategy, options, message, monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(ValueError, match=message):
+        make_strategy(strategy, **options)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "cluster", "message"),
+    [
+        ("multi_worker", {"worker": ["a:1"], "ps": ["b:1"]}, "no parameter servers"),
+        ("parameter_server", {"worker": ["a:1"]}, "processes of the job 'ps'"),
+        ("parameter_server", {"worker": ["a:1"], "ps": ["b:1"]}, "needs one 'chief'"),
+        ("multi_worker", {"worker": ["a:1", "b:1"]}, "before TensorFlow is used"),
+    ],
+)
+def test_clusters_that_do_not_fit(strategy, cluster, message, monkeypatch):
+    tf.config.list_logical_devices()  # TensorFlow has begun
+    task = {"type": "worker", "index": 0}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    with pytest.raises(ValueError, match=message):
+        make_strategy(strategy)
+
+
+def test_automatic_choice(monkeypatch, two_replicas):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    one = make_strategy()  # no GPUs here
+    assert one.num_replicas_in_sync == 1
+    assert is_chief(one)
+    assert make_strategy(two_replicas) is two_replicas
+
+
+def test_sizes_follow_from_the_replicas(two_replicas):
+    slim = recipes["slim_v2"]
+    scale = make_scale(slim, two_replicas)
+    assert scale == Scale(2, 1, 192, 0.09)
+    assert str(scale) == "2 replicas x 96 = 192 images a step, rate 0.09"
+    fixed = slim.replace(scale_learning_rate=False)
+    assert make_scale(fixed, two_replicas).learning_rate == 0.045
+    alone = make_scale(slim, tf.distribute.get_strategy())
+    assert str(alone) == "96 images a step, rate 0.045"
+
+
+def test_replicas_are_gathered_in_order(two_replicas):
+    def value():
+        number = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.stack([10.0, 10.0 * tf.cast(number, tf.float64)])
+
+    rows = make_gather(two_replicas, lambda: tf.cast(value(), tf.float64))()
+    np.testing.assert_array_equal(rows, [[10, 0], [10, 10]])
+    assert gather_text(two_replicas, "naïve") == ["naïve"]
