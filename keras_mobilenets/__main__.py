@@ -208,7 +208,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
             + ", ".join(f"{e['image']} ({e['class']}, {e['split']})" for e in same)
         )
     for name, value in report.get("scale", {}).items():
-        print(f"{name.replace('_', ' ')}: {value:,}")
+        shown = value if isinstance(value, bool) else f"{value:,}"
+        print(f"{name.replace('_', ' ')}: {shown}")
     for kind, sentences in (("note", "notes"), ("problem", "problems")):
         for sentence in report[sentences]:
             print(f"{kind}: {sentence}")

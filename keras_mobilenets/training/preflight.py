@@ -126,7 +126,8 @@ def check_scale(
     if images < scale.batch_size:
         problems.append(
             f"a step takes {scale.batch_size:,} images ({scale.replicas} replicas), "
-            f"and there are {images:,}: take a batch_size of at most {images // scale.replicas}"
+            f"and there are {images:,}: take a batch_size of at most "
+            f"{images // scale.replicas}"
         )
     if scale.batch_size == 1:
         problems.append("batch norm learns nothing from one image: raise batch_size")

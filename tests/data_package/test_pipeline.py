@@ -229,6 +229,42 @@ def test_distribute_datasets_from_function(digits, two_replicas):
         assert joined(parts) == joined([expected])
 
 
+def test_the_shares_of_splits_are_those_of_load_data(digits):
+    context = tf.distribute.InputContext(2, 1, 4)
+    whole, mine = digits(batch_size=64), digits(batch_size=64, input_context=context)
+    share = whole.share(context)
+    for part in ("validation", "test"):
+        expected = [b for b in getattr(mine, part).as_numpy_iterator()]
+        for ours, theirs in zip(getattr(share, part), expected, strict=True):
+            for one, other in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(one, other)
+    whole.set_position(2, 3)  # of either holds for both
+    mine.set_position(2, 3)
+    assert joined(batches(share.train)) == joined(batches(mine.train))
+
+
+def test_endless_is_epoch_after_epoch(digits):
+    data = digits(batch_size=200)
+    data.set_position(1, 1)
+    endless = batches(data.endless().take(1 + 2 + 1))
+    assert data.endless().cardinality() < 0
+    expected = batches(data.train)  # the one that is left of epoch 1
+    for epoch in (2, 3):
+        data.set_epoch(epoch)
+        expected += batches(data.train)
+    for one, other in zip(endless, expected[: len(endless)], strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_anywhere_begins_by_chance_and_keeps_to_the_images(digits):
+    data = digits(batch_size=200)
+    passes = [batches(data.endless(anywhere=True).take(7)) for _ in range(2)]
+    assert joined(passes[0]) != joined(passes[1])
+    labels = np.bincount(np.concatenate([b[1] for b in passes[0]]), minlength=10)
+    assert labels[1:].min() > 100  # 0 is the background
+
+
 # Many images
 
 
