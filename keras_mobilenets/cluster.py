@@ -144,6 +144,10 @@ def launch(
             "launch takes a train or evaluate command after --, such as "
             f"'launch -n 2 -- train --workdir run'; got {' '.join(arguments)!r}"
         )
+    if servers and arguments[0] != "train":
+        raise ValueError(
+            f"servers are for train; got servers={servers} for {arguments[0]}"
+        )
     for attempt in range(restarts + 1):
         status = _run_once(arguments, local_tasks(workers, servers))
         if status not in (LOST, -signal.SIGKILL) or attempt == restarts:

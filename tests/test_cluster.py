@@ -74,6 +74,7 @@ def test_local_clusters():
         ([], {}, "launch takes a train or evaluate command"),
         (["cost"], {}, "got 'cost'"),
         (["train"], {"workers": 0}, "workers must .* got 0"),
+        (["evaluate"], {"servers": 1}, "servers are for train"),
         (["train"], {"servers": -1}, "servers must .* got -1"),
         (["train"], {"restarts": 0.5}, "restarts must .* got 0.5"),
     ],

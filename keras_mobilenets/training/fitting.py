@@ -99,7 +99,8 @@ def train(
     defaults are alpha 1, 224 px and slim's recipe.
 
     A run that was killed goes on from its last checkpoint, with the steps that it
-    would have taken, when the same call names its `workdir` again.
+    would have taken, when the same call names its `workdir` again. One that is
+    finished is given back.
 
     Args:
         name, alpha, rho, resolution, weights: as in `build`.
@@ -154,10 +155,11 @@ def train(
         workdir = files.find_unfinished(workdir)
         stored = files.read_settings(workdir)
     chosen = make_settings(arguments, stored)
-    if stored is None:
-        files.check_unused(workdir)
-    elif (workdir / files.REPORT).is_file():
-        return _finished(workdir)
+    if files.is_finished(workdir):
+        before = files.read_settings(pathlib.Path(workdir))
+        if chosen.as_dict().items() <= before.items():
+            return _finished(pathlib.Path(workdir), verbose)
+    files.check_unused(workdir)
     strategy = make_strategy(strategy, cpu_replicas)
     if chosen.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -233,8 +235,10 @@ def train(
     return Run(final, report, directory)
 
 
-def _finished(workdir: pathlib.Path) -> Run:
-    """A run that needs no resuming."""
+def _finished(workdir: pathlib.Path, verbose: bool) -> Run:
+    """A run that needs nothing more."""
+    if verbose:
+        print(f"this run is finished: {workdir}")
     model = keras.saving.load_model(workdir / files.MODEL, compile=False)
     return Run(model, files.read_report(workdir), workdir)
 

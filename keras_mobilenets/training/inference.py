@@ -15,6 +15,7 @@ from keras_mobilenets.architecture.arguments import check_choice, check_integer
 from keras_mobilenets.data import load_data, load_image
 from keras_mobilenets.training.distribution import (
     distribute,
+    is_asynchronous,
     is_chief,
     make_strategy,
 )
@@ -108,6 +109,11 @@ def evaluate(
     report = read_report(directory)
     source = report["data"] if data is None else data
     strategy = make_strategy(strategy, cpu_replicas)
+    if is_asynchronous(strategy):
+        raise ValueError(
+            "strategy 'parameter_server' is for training; got it for evaluation: give "
+            "strategy='none'"
+        )
     recipe = recipe_from(report["recipe"])
     splits = load_data(
         source,

@@ -40,6 +40,13 @@ def is_unfinished(path: pathlib.Path) -> bool:
     return (path / SETTINGS).is_file() and not (path / REPORT).is_file()
 
 
+def is_finished(path: str | os.PathLike[str] | None) -> bool:
+    """Whether a run has come to its end there."""
+    return path is not None and all(
+        (pathlib.Path(path) / name).is_file() for name in (SETTINGS, REPORT)
+    )
+
+
 def check_unused(workdir: str | os.PathLike[str] | None) -> None:
     """Nothing of the user's lies where a run is to be, unless a run to go on with.
 
