@@ -106,7 +106,7 @@ def train_box(seed: tf.Tensor, recipe: Recipe) -> Box:
         return None
     return lambda shape: crop_box(
         shape,
-        _seeds(seed)[0],
+        seed,
         recipe.crop_area,
         recipe.crop_aspect,
         recipe.crop_min_covered,
@@ -148,28 +148,33 @@ def resize(image: tf.Tensor, resolution: int, kernel: str = "tf1") -> tf.Tensor:
 
 
 def distort_color(
-    image: tf.Tensor, seed: tf.Tensor, mode: str | None = "fast"
+    image: tf.Tensor, draws: tf.Tensor, mode: str | None = "fast"
 ) -> tf.Tensor:
     """Random colours for a unit RGB image, clipped to [0, 1] again.
 
     "fast" changes brightness, then saturation; "full" also hue and contrast, in one
-    of slim's four orders, drawn at random; None changes nothing.
+    of slim's four orders; None changes nothing. `draws`, float32 [5], uniform in
+    [0, 1), are the strengths of the four and the order.
+
+    >>> distort_color(image, tf.random.stateless_uniform([5], seed))
     """
     if mode is None:
         return image
-    seeds = tf.random.split(seed, 5)
+
+    def between(number, low, high):
+        return low + draws[number] * (high - low)
 
     def brightness(x):
-        return tf.image.stateless_random_brightness(x, BRIGHTNESS, seeds[0])
+        return x + between(0, -BRIGHTNESS, BRIGHTNESS)
 
     def saturation(x):
-        return tf.image.stateless_random_saturation(x, *SATURATION, seeds[1])
+        return saturated(x, between(1, *SATURATION))
 
     def hue(x):
-        return tf.image.stateless_random_hue(x, HUE, seeds[2])
+        return tf.image.adjust_hue(x, between(2, -HUE, HUE))
 
     def contrast(x):
-        return tf.image.stateless_random_contrast(x, *CONTRAST, seeds[3])
+        return tf.image.adjust_contrast(x, between(3, *CONTRAST))
 
     def in_order(*steps):
         def apply():
@@ -189,11 +194,26 @@ def distort_color(
             in_order(contrast, hue, brightness, saturation),
             in_order(hue, saturation, contrast, brightness),
         )
-        drawn = tf.random.stateless_uniform(
-            [], seeds[4], maxval=len(orders), dtype=tf.int32
-        )
+        drawn = tf.cast(draws[4] * len(orders), tf.int32)
         image = tf.switch_case(drawn, orders)
     return tf.clip_by_value(image, 0.0, 1.0)
+
+
+def saturated(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """The HSV saturation of an RGB image times a factor, at most 1, as TensorFlow's.
+
+    `tf.image.adjust_saturation` without its way to HSV and back, which takes a third
+    of the time of preparing an image: hue and value stay, so each channel moves
+    towards the largest, or away from it, by one factor a pixel.
+
+    >>> saturated(tf.constant([[[0.8, 0.4, 0.2]]]), 0.5)  # 0.8, 0.6, 0.5
+    """
+    red, green, blue = planes = tf.unstack(image, axis=-1)
+    value = tf.maximum(red, tf.maximum(green, blue))
+    spread = value - tf.minimum(red, tf.minimum(green, blue))
+    most = tf.maximum(tf.math.divide_no_nan(value, spread), 0.0)
+    factor = tf.minimum(factor, most)
+    return tf.stack([value + (plane - value) * factor for plane in planes], axis=-1)
 
 
 def train_image(
@@ -214,19 +234,28 @@ def after_train_box(
     image: tf.Tensor, seed: tf.Tensor, resolution: int, recipe: Recipe
 ) -> tf.Tensor:
     """What `train_image` does with the part of the image that its box took."""
-    seeds = _seeds(seed)
     image = resize(to_unit(three_channels(image)), resolution, recipe.resize)
-    if recipe.flip:
-        image = tf.image.stateless_random_flip_left_right(image, seeds[1])
-    image = distort_color(image, seeds[2], recipe.color)
-    image = to_signed(image)
     image.set_shape([resolution, resolution, 3])
-    return image
+    if not recipe.flip and recipe.color is None:
+        return to_signed(image)
+    draws = tf.random.stateless_uniform([6], _other(seed))
+    return _distorted(image, draws, recipe.flip, recipe.color)
 
 
-def _seeds(seed: tf.Tensor) -> tf.Tensor:
-    """Of the crop, the flip and the colours, [3, 2]."""
-    return tf.random.split(seed, 3)
+# Compiled, all of it is one loop over the pixels: a third of the time.
+@tf.function(jit_compile=tf.test.is_built_with_xla(), autograph=False)
+def _distorted(
+    image: tf.Tensor, draws: tf.Tensor, flip: bool, color: str | None
+) -> tf.Tensor:
+    """A unit image flipped or not, in other colours, in [-1, 1]."""
+    if flip:
+        image = tf.where(draws[0] < 0.5, image[:, ::-1], image)
+    return to_signed(distort_color(image, draws[1:], color))
+
+
+def _other(seed: tf.Tensor) -> tf.Tensor:
+    """A second seed: the crop takes the first, and equal seeds draw equal numbers."""
+    return tf.cast(seed, tf.int64) + tf.constant([2**62, 0], tf.int64)
 
 
 def eval_image(image: tf.Tensor, resolution: int, recipe: Recipe) -> tf.Tensor:
