@@ -1,4 +1,4 @@
-"""Files that are named as images and are none: found before a run, not in it."""
+"""Files that are named as images and are none: found before a run, and in it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,30 @@ CHUNK = 64  # files a thread takes at a time
 KEEP_AFTER = 1.0  # seconds; a quicker check is not worth remembering
 TELL_FROM = 20_000  # files; so many take a minute, so say what is going on
 SHOWN = 5  # of the broken files, in a message
+LOST = 100  # files in a row that break during a run; then the disk is gone
 
 
-def find_broken(paths: Sequence[str], root: str | os.PathLike) -> Broken:
+def stamps(paths: Iterable[str]) -> np.ndarray:
+    """A number for each file, uint64, that changes when the file does."""
+    return np.array([_key(path) for path in paths], np.uint64)
+
+
+def find_broken(
+    paths: Sequence[str], root: str | os.PathLike, keys: np.ndarray | None = None
+) -> Broken:
     """Those of the files that cannot be read as images, each with the reason.
 
     Every file is decoded, as only that tells; several at a time. What was found good
     is remembered, by path, size and time of change, in $XDG_CACHE_HOME (default
-    ~/.cache), one file for each `root`, so that the next call is quick.
+    ~/.cache), one file for each `root`, so that the next call is quick. `keys` are
+    the files' `stamps`, where they are known.
 
     >>> find_broken(["photos/cat.jpg", "photos/notes.jpg"], "photos")
     {'photos/notes.jpg': 'not a JPEG, PNG, BMP or GIF image'}
     """
     memory = _memory_of(root)
     known = _recall(memory)
-    keys = np.array([_key(path) for path in paths], np.uint64)
+    keys = stamps(paths) if keys is None else keys
     fresh = np.flatnonzero(~np.isin(keys, known))
     if len(fresh) >= TELL_FROM:
         print(f"checking {len(fresh):,} image files, once", file=sys.stderr)
@@ -81,11 +90,67 @@ def _key(path: str) -> int:
     """A file's content, without looking at it."""
     try:
         file = os.stat(path)
-        stamp = f"{os.path.abspath(path)}\0{file.st_size}\0{file.st_mtime_ns}"
+        stamp = "\0".join(
+            map(str, (file.st_size, file.st_mtime_ns, file.st_mode))
+        ) + os.path.abspath(path)
     except OSError:
         stamp = path  # is found broken, and so never remembered
     digest = hashlib.blake2b(os.fsencode(stamp), digest_size=8).digest()
     return int.from_bytes(digest)
+
+
+def watch(
+    paths: Sequence[str],
+    labels: Sequence[int],
+    keys: np.ndarray,
+    answer: Callable[[Broken, str], None],
+    where: str,
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """A check of good files again, just before they are decoded.
+
+    Gives a function from numbers of files to paths, labels, and whether each is the
+    file asked for. A file whose stamp is no longer that in `keys` is read; if it has
+    broken, `answer` is told of it, once, and the next good file stands in. ValueError
+    if `LOST` files in a row have broken. The price is the time of a stat a file; what
+    breaks without a trace in the directory still ends a run.
+
+    >>> watch(paths, labels, stamps(paths), ANSWERS["skip"], "photos")(np.array([0]))
+    (array([b'photos/cat/0.jpg'], dtype=object), array([0]), array([ True]))
+    """
+    keys = keys.copy()
+    found: Broken = {}
+
+    def good(number: int) -> bool:
+        path, key = paths[number], _key(paths[number])
+        if key == keys[number]:
+            return True
+        reason = _reason(path)
+        if reason is None:  # another image by now
+            keys[number] = key
+        elif path not in found:
+            answer({path: reason, **found}, where)
+            found[path] = reason
+        return reason is None
+
+    def stand_in(number: int) -> int:
+        row = min(LOST, len(paths))
+        for other in range(number, number + row):
+            if good(other % len(paths)):
+                return other % len(paths)
+        raise ValueError(
+            f"source has lost {row} files in a row, {paths[number]!r} the first "
+            f"({found[paths[number]]}); is {where!r} still there?"
+        )
+
+    def check(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        chosen = [stand_in(number) for number in numbers.tolist()]
+        return (
+            np.array([os.fsencode(paths[number]) for number in chosen], object),
+            np.array([labels[number] for number in chosen], np.int64),
+            numbers == chosen,
+        )
+
+    return check
 
 
 def _memory_of(root: str | os.PathLike) -> Path:

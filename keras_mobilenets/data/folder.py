@@ -5,14 +5,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
-from keras_mobilenets.data.broken import ANSWERS, Broken, find_broken, without
+from keras_mobilenets.data.broken import (
+    ANSWERS,
+    Broken,
+    find_broken,
+    stamps,
+    watch,
+    without,
+)
 from keras_mobilenets.data.images import SUFFIXES, read_image
-from keras_mobilenets.data.pipeline import Part, Source
+from keras_mobilenets.data.pipeline import Check, Part, Source
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -44,7 +52,8 @@ def folder_source(
     are passed over; so are names that begin with a dot. Files that have such a name
     and cannot be read, and class folders without an image, are handed to `answer`
     (with the folder, before anything else is judged) and left out; every file is
-    decoded once to know, as `broken.find_broken` says. ValueError if the folder is
+    decoded once to know, as `broken.find_broken` says. Those that break later are
+    handed to it then, one by one, as `broken.watch` says. ValueError if the folder is
     missing, holds no images or fewer than two classes, or has a class in validation
     or test that train has not.
     """
@@ -63,7 +72,9 @@ def folder_source(
         found = {"train": root}
     root_of_train = found["train"]
     listed = {split: _files(folder) for split, folder in found.items() if folder}
-    broken = find_broken([file for _, file in sum(listed.values(), [])], root)
+    paths = [file for images in listed.values() for _, file in images]
+    keys = stamps(paths)
+    broken = find_broken(paths, root, keys)
     files = {split: without(images, broken) for split, images in listed.items()}
     for split, images in files.items():
         broken |= _hollow(found[split], images)
@@ -103,7 +114,14 @@ def folder_source(
                 f"are too few to cut a tenth from; add a {split} folder of class "
                 "folders, or more images"
             )
-    parts = {split: _part(images, classes) for split, images in files.items()}
+    key_of = dict(zip(paths, keys, strict=True))
+    label_of = {name: label for label, name in enumerate(classes)}
+    parts = {}
+    for split, images in files.items():
+        names, kept = zip(*images, strict=True)
+        labels = [label_of[name] for name in names]
+        mine = np.array([key_of[path] for path in kept])
+        parts[split] = _part(kept, labels, watch(kept, labels, mine, answer, str(path)))
     return Source(**parts, classes=tuple(classes))
 
 
@@ -147,15 +165,11 @@ def _place(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48
 
 
-def _part(images: Files, classes: list[str]) -> Part:
-    label = {name: index for index, name in enumerate(classes)}
+def _part(paths: Sequence[str], labels: Sequence[int], check: Check) -> Part:
     examples = tf.data.Dataset.from_tensor_slices(
-        (
-            [file for _, file in images],
-            tf.constant([label[name] for name, _ in images], tf.int64),
-        )
+        (list(paths), tf.constant(labels, tf.int64))
     )
     # find_broken lets no BMP pass that is named otherwise.
-    bmp = any(file.lower().endswith(".bmp") for _, file in images)
+    bmp = any(path.lower().endswith(".bmp") for path in paths)
     read = functools.partial(read_image, bmp=bmp)
-    return Part(examples, len(images), PATH_BYTES, read, named=True)
+    return Part(examples, len(paths), PATH_BYTES, read, named=True, check=check)

@@ -8,6 +8,7 @@ number of threads, not on TensorFlow's global seed.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,6 +26,12 @@ from keras_mobilenets.data.preprocessing import (
 from keras_mobilenets.recipe import Recipe
 
 MEMORY_BUDGET = 256 * 2**20  # bytes for the cache, or the shuffle buffer, of a split
+PREFETCHED = 4  # batches that are ready before they are asked for
+LOOKED_AT = 64  # examples that are checked at a time, where a source checks any
+
+# From the places of some examples in their split to what is stored of them, their
+# labels, and for each whether it is itself, not another in its place.
+Check = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +41,10 @@ class Part:
     `examples` has (stored, label) pairs; `decode` turns what is stored (pixels,
     encoded bytes, a path) into the part of the uint8 image [h, w, channels] that a
     box takes. `stored_bytes` is the size of one stored example, for the memory
-    budget. `named` says that what is stored is a path.
+    budget. `named` says that what is stored is a path. `check`, where there is one,
+    is asked about every example just before it is decoded. `portion(number, of)`,
+    where there is one, is the examples of one of so many consecutive portions, as
+    equal as can be with the longer ones first, read without the others.
     """
 
     examples: tf.data.Dataset
@@ -42,6 +52,8 @@ class Part:
     stored_bytes: int
     decode: Callable[[tf.Tensor, Box], tf.Tensor]
     named: bool = False
+    check: Check | None = None
+    portion: Callable[[int, int], tf.data.Dataset] | None = None
 
 
 PARTS = ("train", "validation", "test")
@@ -99,9 +111,27 @@ class Running(NamedTuple):
         """The images of one batch of one replica."""
         return self.batch_size // (self.workers * self.replicas)
 
+    @property
+    def parallel(self) -> int:
+        """Images that are prepared at the same time."""
+        if self.threads is not None:
+            return self.threads
+        if hasattr(os, "sched_getaffinity"):  # those that this process may use
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
     def steps(self, count: int) -> int:
         """The full batches in so many images."""
         return count // self.batch_size
+
+    def holds(self, part: Part) -> bool:
+        """Whether the stored examples of a split fit in the memory that it may take."""
+        return part.count * part.stored_bytes <= self.memory
+
+    def apart(self, part: Part) -> bool:
+        """Whether each worker reads a portion of a split only, not all of it."""
+        some_for_each = 1 < self.workers <= part.count
+        return some_for_each and part.portion is not None and not self.holds(part)
 
 
 def training_batches(
@@ -119,11 +149,16 @@ def training_batches(
     Gives (float32 [b, resolution, resolution, 3], int64 [b]); `epochs` says where a
     pass begins, and one that is `endless` goes on with the next epochs. None leaves
     that to chance, wherever the pass is made. `shift` is added to the labels. Several
-    workers have the images of one worker's batch between them, step for step.
+    workers have the images of one worker's batch between them, step for step; or of a
+    portion each, where they read apart.
     """
-    stored = _cached(part.examples, part, running).enumerate()
-    buffer = max(1, min(part.count, running.memory // part.stored_bytes))
+    stored = _cached(_numbered(part, running), part, running)
     steps = running.steps(part.count)
+    workers, worker = running.workers, running.worker
+    if running.apart(part):
+        workers, worker = 1, 0  # among whom the examples that are read are dealt out
+    step_size = running.batch_size // running.workers * workers  # of them
+    buffer = max(1, min(part.count, running.memory // part.stored_bytes))
 
     def one_epoch(place: tf.Tensor) -> tf.data.Dataset:
         # tf.data mixes the global seed into its own; the global seed of this
@@ -131,18 +166,21 @@ def training_batches(
         tf.compat.v1.get_default_graph().seed = None
         epoch, step = place[0], place[1]
         key = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
-        order = tf.random.stateless_uniform([], key, minval=None, dtype=tf.int64)
+        drawn = tf.random.stateless_uniform([2], key, minval=None, dtype=tf.int64)
         examples = (
-            stored.shuffle(buffer, order, reshuffle_each_iteration=False)
-            .take(steps * running.batch_size)
-            .skip(step * running.batch_size)  # read, but not decoded
-            .shard(running.workers, running.worker)
+            stored.shuffle(buffer, drawn[0], reshuffle_each_iteration=False)
+            .take(steps * step_size)
+            .skip(step * step_size)  # read, but not decoded
+            .shard(workers, worker)
         )
-        return tf.data.Dataset.zip(tf.data.Dataset.from_tensors(key).repeat(), examples)
+        keys = tf.data.Dataset.from_tensors(drawn[1]).repeat()
+        if epochs:  # else perhaps in another process, without this one's Python
+            examples = _checked(examples, part)
+        return tf.data.Dataset.zip(keys, examples)
 
-    def example(key, indexed):
-        index, (raw, label) = indexed
-        key = tf.random.fold_in(key, index)
+    def example(key, numbered):
+        index, (raw, label) = numbered[:2]
+        key = tf.stack([key, index])
         image = part.decode(raw, train_box(key, recipe))
         image = after_train_box(image, key, resolution, recipe)
         return image, tf.cast(label, tf.int64) + shift
@@ -169,7 +207,7 @@ def training_batches(
         places = places.flat_map(and_the_next)
     batches = (
         places.flat_map(one_epoch)
-        .map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .map(example, num_parallel_calls=running.parallel, deterministic=True)
         .batch(running.share, drop_remainder=True)
     )
     if not endless:
@@ -190,47 +228,82 @@ def evaluation_batches(
     The last batch may be short; with `pad` it is filled with black images, and each
     batch has a third part: weights, float32 [b], 1 for images and 0 for filling.
     """
+    steps = -(-part.count // running.batch_size)
+    mine = len(range(running.worker, part.count, running.workers))
+    filling = (
+        tf.zeros([resolution, resolution, 3]),
+        tf.constant(shift, tf.int64),
+        tf.constant(0.0),
+    )
 
-    def example(raw, label):
-        # Decoding three quarters of a JPEG takes longer than decoding all of it.
+    def example(_, stored, itself=True):
+        raw, label = stored
+        # Decoding three quarters of a JPEG takes no less than decoding all of it.
         image = cropped(part.decode(raw, None), eval_box(recipe))
         image = after_eval_box(image, resolution, recipe)
-        return image, tf.cast(label, tf.int64) + shift
+        label = tf.cast(label, tf.int64) + shift
+        return (image, label, tf.cast(itself, tf.float32)) if pad else (image, label)
 
-    stored = part.examples.apply(
-        tf.data.experimental.assert_cardinality(part.count)
-    ).shard(running.workers, running.worker)
-    examples = _cached(stored, part, running).map(
-        example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    stored = _numbered(part, running)
+    if not running.apart(part):
+        stored = stored.shard(running.workers, running.worker)
+    examples = _checked(_cached(stored, part, running), part)
+    if not pad and part.check:
+        examples = examples.filter(lambda _, stored, itself: itself)
+    examples = examples.map(
+        example, num_parallel_calls=running.parallel, deterministic=True
     )
     if pad:
-        steps = -(-part.count // running.batch_size)
-        filling = (
-            tf.zeros([resolution, resolution, 3]),
-            tf.constant(shift, tf.int64),
-            tf.constant(0.0),
-        )
-        missing = steps * running.share * running.replicas - len(examples)
-        examples = examples.map(lambda image, label: (image, label, 1.0)).concatenate(
-            tf.data.Dataset.from_tensors(filling).repeat(missing)
-        )
-    return _finished(examples.batch(running.share, drop_remainder=pad), running)
+        missing = steps * running.share * running.replicas - mine
+        filled = tf.data.Dataset.from_tensors(filling).repeat(missing)
+        batches = examples.concatenate(filled).batch(running.share, drop_remainder=True)
+        length = steps * running.replicas
+    else:
+        batches = examples.batch(running.share)
+        length = -(-mine // running.share)
+    return _finished(_of_length(batches, length), running)
+
+
+def _numbered(part: Part, running: Running) -> tf.data.Dataset:
+    """(place in the split, (stored, label)) of the examples that a worker reads."""
+    if not running.apart(part):
+        return part.examples.enumerate()
+    size, longer = divmod(part.count, running.workers)
+    first = running.worker * size + min(running.worker, longer)
+    return part.portion(running.worker, running.workers).enumerate(first)
 
 
 def _cached(stored: tf.data.Dataset, part: Part, running: Running) -> tf.data.Dataset:
     """The stored examples, in memory after the first pass if they fit the budget."""
-    fits = part.count * part.stored_bytes <= running.memory
-    return stored.cache() if fits else stored
+    return stored.cache() if running.holds(part) else stored
+
+
+def _checked(numbered: tf.data.Dataset, part: Part) -> tf.data.Dataset:
+    """With a third part, if the split has a check: whether the example is itself."""
+    if part.check is None:
+        return numbered
+    _, stored = numbered.element_spec
+    types = [spec.dtype for spec in stored]
+
+    def check(index, _):
+        raw, label, itself = tf.numpy_function(part.check, [index], [*types, tf.bool])
+        for values in (raw, label, itself):
+            values.set_shape(index.shape)
+        return index, (raw, label), itself
+
+    return numbered.batch(LOOKED_AT).map(check).unbatch()
 
 
 def _of_length(batches: tf.data.Dataset, length: int) -> tf.data.Dataset:
-    """`batches`, known to be `length` long, though a resumed pass is shorter.
+    """`batches`, known to be `length` long, though a pass may be shorter.
 
-    `assert_cardinality` would fail at the end of that pass. An empty dataset repeated
-    for ever counts as infinite, and the first so many of infinitely many are known.
+    A resumed one is; `assert_cardinality` would fail at its end. An empty dataset
+    repeated for ever counts as infinite, and the first so many of infinitely many are
+    known.
     """
     nothing = tf.nest.map_structure(
-        lambda spec: tf.zeros(spec.shape, spec.dtype), batches.element_spec
+        lambda spec: tf.zeros([side or 0 for side in spec.shape], spec.dtype),
+        batches.element_spec,
     )
     nothing = tf.data.Dataset.from_tensors(nothing).filter(lambda *_: False).repeat()
     return batches.concatenate(nothing).take(length)
@@ -247,4 +320,6 @@ def _finished(batches: tf.data.Dataset, running: Running) -> tf.data.Dataset:
     )
     if running.threads is not None:
         options.threading.private_threadpool_size = running.threads
-    return batches.prefetch(tf.data.AUTOTUNE).with_options(options)
+    # Autotuning can hold up the end of a pass until it wakes next, and its naps double.
+    options.autotune.enabled = False
+    return batches.prefetch(PREFETCHED).with_options(options)

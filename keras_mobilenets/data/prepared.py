@@ -142,17 +142,24 @@ def _part(builder: tfds.core.DatasetBuilder, split: str, memory: int) -> Part:
     pixels = tf.TensorShape(image.shape).num_elements()  # None where sizes differ
     decoded = pixels is not None and count * pixels <= memory
     whole = builder.info.splits[split.split("[")[0].strip()]
-    examples = builder.as_dataset(
-        split=split,
-        shuffle_files=False,  # the pipeline shuffles
-        decoders=None if decoded else {"image": tfds.decode.SkipDecoding()},
-        read_config=tfds.ReadConfig(try_autocache=False),  # the pipeline caches
-    ).map(lambda example: (example["image"], example["label"]))
+
+    def examples(split: str | tfds.core.splits.AbstractSplit) -> tf.data.Dataset:
+        return builder.as_dataset(
+            split=split,
+            shuffle_files=False,  # the pipeline shuffles
+            decoders=None if decoded else {"image": tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(try_autocache=False),  # the pipeline caches
+        ).map(lambda example: (example["image"], example["label"]))
+
+    def portion(number: int, of: int) -> tf.data.Dataset:
+        return examples(tfds.even_splits(split, of)[number])
+
     return Part(
-        examples,
+        examples(split),
         count,
         pixels if decoded else max(1, whole.num_bytes // whole.num_examples),
         cropped if decoded else _decoder(image),
+        portion=None if "+" in split else portion,  # TFDS would cut each summand
     )
 
 

@@ -137,15 +137,25 @@ def load_data(
 
     `broken` says what becomes of files in a folder that cannot be read as images, and
     of class folders without one, all of which are found before anything else is
-    done: "skip" (one warning, and they do not count) or "fail" (ValueError).
+    done: "skip" (one warning, and they do not count) or "fail" (ValueError). A file
+    that breaks later, during a run, is named then. With "skip" the next good file,
+    most often one of its class, stands in for it in training, whose batches stay
+    full, and it does not count in evaluation; with "fail" the run ends. So it does in
+    either case when a hundred files in a row are gone.
 
     `pad_evaluation=True` fills the last batch of `validation` and `test`, whose
     batches are then (images, labels, weights): weights, float32 [b], are 1 for images
     and 0 for filling, as `model.evaluate` takes them. With `input_context`, for
     `strategy.distribute_datasets_from_function`, the batches are one replica's share,
-    and each worker has its own; those of a step make up one worker's batch, so that
-    results do not depend on the number of workers. Every worker reads the whole
-    source. Evaluation is padded then, unless `pad_evaluation` says no.
+    and each worker has its own, and as many as the others. Evaluation is padded then,
+    unless `pad_evaluation` says no, and has every image once.
+
+    The batches of a step make up one worker's batch, so that results do not depend on
+    the number of workers: each reads the whole source (of a folder, the list of its
+    files) and decodes its own images. Not so where a TFDS split is larger than
+    `memory_budget`: each worker then reads and shuffles a portion of its own, always
+    the same, and which images share a batch depends on the number of workers. (A sum
+    of splits, "train+test", is read whole.)
 
     A split that fits `memory_budget` (bytes; default 256 MiB) is kept in memory as
     it is stored; of a larger one the budget limits the shuffle buffer. `threads`

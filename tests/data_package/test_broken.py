@@ -184,6 +184,123 @@ def test_the_cut_of_a_folder_without_splits_stays(tmp_path):
         assert getattr(after, f"num_{split}") == getattr(before, f"num_{split}")
 
 
+# Files that break during a run
+
+
+def blank(path):
+    path.write_bytes(b"")
+
+
+LATER = {
+    "gone": (lambda path: path.unlink(), "no such file or directory"),
+    "emptied": (blank, "empty"),
+    "cut off": (write(PNG[:-40]), "damaged or cut off"),
+    "text": (write(b"no image at all"), "not a JPEG, PNG"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "is a directory"),
+}
+
+
+def seen(batches):
+    """Colour (0 blue, 1 green, 2 red) and label of every image, and the sizes."""
+    images, labels, *_ = zip(*batches.as_numpy_iterator(), strict=True)
+    colors = [2 - int(np.argmax(i.mean((0, 1)))) for batch in images for i in batch]
+    return colors, np.concatenate(labels).tolist(), [len(batch) for batch in labels]
+
+
+@pytest.mark.parametrize("kind", LATER)
+def test_a_file_that_breaks_later_is_named_once_and_batches_stay_full(photos, kind):
+    damage, reason = LATER[kind]
+    data, other = (load_data(photos, resolution=32, batch_size=4) for _ in range(2))
+    seen(data.train)
+    path = photos / "train" / "red" / "3.png"
+    damage(path)
+    with pytest.warns(UserWarning, match="cannot be read") as caught:
+        passes = [seen(data.train) for _ in range(3)]
+    for colors, labels, sizes in passes:
+        assert colors == labels
+        assert sizes == [4] * 4
+    (message,) = [str(w.message) for w in caught]
+    assert f"'{path}' ({reason}" in message
+    assert message.startswith("1 file")
+    data.set_position(2, 1)
+    rest = list(data.train.as_numpy_iterator())
+    other.set_epoch(2)
+    with pytest.warns(UserWarning, match="cannot be read"):
+        whole = list(other.train.as_numpy_iterator())
+    for one, again in zip(rest, whole[1:], strict=True):
+        np.testing.assert_array_equal(one[0], again[0])
+
+
+def test_a_file_that_breaks_later_does_not_count_in_evaluation(photos):
+    plain, padded = (
+        load_data(photos, resolution=32, batch_size=4, pad_evaluation=pad)
+        for pad in (False, True)
+    )
+    for number in (1, 4):
+        (photos / "test" / "green" / f"{number}.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match="2 files or folders") as caught:
+        colors, labels, sizes = seen(plain.test)
+    assert [str(w.message)[0] for w in caught] == ["1", "2"], "counted"
+    assert np.bincount(labels).tolist() == [6, 4, 6]
+    assert (colors, sizes) == (labels, [4] * 4)
+    with pytest.warns(UserWarning, match="2 files or folders"):
+        batches = list(padded.test.as_numpy_iterator())
+    _, labels, weights = map(np.concatenate, zip(*batches, strict=True))
+    assert {len(b[1]) for b in batches} == {4}
+    assert np.bincount(labels, weights).tolist() == [6, 4, 6]
+
+
+def test_a_file_that_breaks_later_ends_the_run_that_asked_for_it(photos):
+    data = load_data(photos, resolution=32, batch_size=4, broken="fail")
+    path = photos / "train" / "red" / "3.png"
+    path.write_bytes(PNG[:-40])
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="no broken files"
+    ) as caught:
+        list(data.train)
+    assert f"'{path}' (damaged or cut off)" in str(caught.value)
+
+
+def test_another_image_in_its_place_is_read(photos):
+    data = load_data(photos, resolution=32, batch_size=18)
+    Image.new("RGB", (50, 50), (0, 200, 0)).save(photos / "test" / "red" / "3.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        colors, labels, _ = seen(data.test)
+    assert sum(color != label for color, label in zip(colors, labels, strict=True)) == 1
+
+
+def test_a_file_that_comes_back_counts_again(photos):
+    data = load_data(photos, resolution=32, batch_size=18)
+    path = photos / "test" / "red" / "3.png"
+    path.rename(photos / "away")
+    with pytest.warns(UserWarning, match="no such file"):
+        assert len(seen(data.test)[1]) == 17
+    (photos / "away").rename(path)
+    assert len(seen(data.test)[1]) == 18
+
+
+@pytest.mark.parametrize("most", [5, 100])
+def test_a_disk_that_is_gone_ends_the_run(photos, monkeypatch, most):
+    monkeypatch.setattr(broken, "LOST", most)
+    data = load_data(photos, resolution=32, batch_size=4)
+    (photos / "train").rename(photos / "elsewhere")
+    message = f"source has lost {min(most, 18)} files in a row.*still there"
+    with (
+        pytest.warns(UserWarning, match="cannot be read"),
+        pytest.raises(tf.errors.InvalidArgumentError, match=message),
+    ):
+        list(data.train)
+
+
+def test_a_stamp_tells_what_is_no_longer_the_same(photos):
+    path = photos / "train" / "red" / "3.png"
+    before = broken.stamps([str(path)])
+    assert broken.stamps([str(path)]) == before
+    path.chmod(0)
+    assert broken.stamps([str(path)]) != before
+
+
 # Unusual files that are images
 
 

@@ -216,6 +216,84 @@ def test_workers_share_the_batches_of_one(digits, workers, replicas):
     assert joined(kept) == joined(batches(alone.test))
 
 
+def of_workers(digits, workers, replicas, **arguments):
+    contexts = [
+        tf.distribute.InputContext(workers, worker, workers * replicas)
+        for worker in range(workers)
+    ]
+    return [digits(input_context=context, **arguments) for context in contexts]
+
+
+@pytest.mark.parametrize(("workers", "replicas"), [(2, 1), (3, 2)])
+@pytest.mark.parametrize("size", [60, 66])
+def test_workers_read_portions_of_what_is_too_large(digits, workers, replicas, size):
+    """Nothing is too small to be too large for a budget of nothing."""
+    arguments = dict(batch_size=size, memory_budget=0, recipe="quick")
+    shared = of_workers(digits, workers, replicas, **arguments)
+    steps = 430 // size
+    epochs = [batches(one.train) for one in shared]
+    assert {len(epoch) for epoch in epochs} == {steps * replicas}
+    assert {len(one.train) for one in shared} == {steps * replicas}
+    assert {len(b[1]) for epoch in epochs for b in epoch} == {
+        size // (workers * replicas)
+    }
+    every = [image.tobytes() for e in epochs for images, _ in e for image in images]
+    alone = [i.tobytes() for b in batches(digits(**arguments).train) for i in b[0]]
+    assert len(every) == len(alone) == steps * size
+    whole = splits_images(digits, "train[:430]")
+    assert not set(every) - whole
+    assert len(set(every)) > 0.98 * len(every)  # some digits are drawn alike
+
+    # Two passes of a worker have the same images, another worker's none of them.
+    again = [
+        image.tobytes() for images, _ in batches(shared[0].train) for image in images
+    ]
+    first = {image.tobytes() for images, _ in epochs[0] for image in images}
+    portion = splits_images(digits, f"train[:{-(-430 // workers)}]")
+    assert first <= portion
+    assert set(again) <= portion
+
+    tests = [batches(one.test) for one in shared]
+    assert len({len(test) for test in tests}) == 1
+    kept = [
+        (images[weights == 1], labels[weights == 1])
+        for test in tests
+        for images, labels, weights in test
+    ]
+    assert joined(kept) == joined(batches(digits(recipe="quick").test))
+
+
+def splits_images(digits, split):
+    data = digits(splits={"test": split}, recipe="quick")
+    return {image.tobytes() for images, _ in batches(data.test) for image in images}
+
+
+def test_a_portion_continues_and_keeps_its_distortions(digits):
+    arguments = dict(batch_size=60, memory_budget=0)
+    whole, resumed = (of_workers(digits, 2, 1, **arguments)[1] for _ in range(2))
+    epochs = [batches(whole.train) for _ in range(2)]
+    resumed.set_position(1, 3)
+    assert_same(batches(resumed.train), epochs[1][3:])
+    # The last image of the second portion is the last of all, and distorted as such.
+    few = {"train": "train[:4]"}
+    arguments = dict(batch_size=4, splits=few, memory_budget=0)
+    alone = digits(**arguments)
+    parts = [one.train for one in of_workers(digits, 2, 1, **arguments)]
+    assert joined([b for part in parts for b in batches(part)]) == joined(
+        batches(alone.train)
+    )
+
+
+def test_a_sum_of_splits_is_read_whole(digits):
+    arguments = dict(batch_size=60, memory_budget=0, recipe="quick")
+    arguments["splits"] = {"train": "train[:100]+validation[:31]"}
+    shared = of_workers(digits, 2, 1, **arguments)
+    parts = [batches(one.train) for one in shared]
+    assert joined([b for part in parts for b in part]) == joined(
+        batches(digits(**arguments).train)
+    )
+
+
 def test_distribute_datasets_from_function(digits, two_replicas):
     def load(context):
         return digits(batch_size=64, input_context=context).train
