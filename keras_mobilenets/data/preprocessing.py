@@ -202,7 +202,7 @@ def distort_color(
 def saturated(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """The HSV saturation of an RGB image times a factor, at most 1, as TensorFlow's.
 
-    `tf.image.adjust_saturation` without its way to HSV and back, which takes a third
+    `tf.image.adjust_saturation` without its way to HSV and back, which takes a quarter
     of the time of preparing an image: hue and value stay, so each channel moves
     towards the largest, or away from it, by one factor a pixel.
 
@@ -242,14 +242,14 @@ def after_train_box(
     return _distorted(image, draws, recipe.flip, recipe.color)
 
 
-# Compiled, all of it is one loop over the pixels: a third of the time.
+# Compiled, it takes a third of the time that the kernels one by one take.
 @tf.function(jit_compile=tf.test.is_built_with_xla(), autograph=False)
 def _distorted(
     image: tf.Tensor, draws: tf.Tensor, flip: bool, color: str | None
 ) -> tf.Tensor:
     """A unit image flipped or not, in other colours, in [-1, 1]."""
     if flip:
-        image = tf.where(draws[0] < 0.5, image[:, ::-1], image)
+        image = tf.where(draws[0] < 0.5, tf.reverse(image, [1]), image)
     return to_signed(distort_color(image, draws[1:], color))
 
 
