@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from keras_mobilenets.architecture import NETWORKS, cost
+from keras_mobilenets.architecture import NETWORKS
 from keras_mobilenets.architecture.arguments import (
     NATIVE_RESOLUTION,
     check_alpha,
@@ -22,20 +22,13 @@ from keras_mobilenets.architecture.arguments import (
     check_resolution,
 )
 from keras_mobilenets.architecture.published import published
+from keras_mobilenets.tuning.points import LIMITS, POINT, Point, priced, share
 
 if TYPE_CHECKING:
     import keras_tuner
 
 ALPHAS = (0.35, 0.5, 0.75, 1.0)  # V2's published grid
 RESOLUTIONS = (96, 128, 160, 192, 224)
-
-# Each limit, what of a point it limits, and how the two are written.
-LIMITS = {
-    "max_macs": ("macs", "{:,} mult-adds"),
-    "max_params": ("params", "{:,} parameters"),
-    "max_memory": ("peak_memory", "{:,} bytes of activations"),
-    "max_latency_ms": ("latency_ms", "{:g} ms"),
-}
 
 # Each range: from where to where it may reach, and how it is sampled.
 RANGES = {
@@ -48,29 +41,6 @@ RANGES = {
 OTHER_ALPHAS = (0.1, 0.2, 0.25, 0.35, 0.5, 0.75, 1.0)
 OTHER_RESOLUTIONS = tuple(range(32, NATIVE_RESOLUTION + 1, 32))
 NAMED = 3  # points named in an error
-
-
-class Point(NamedTuple):
-    """One network of a space and what it costs; memory in bytes, one image."""
-
-    name: str
-    alpha: float
-    resolution: int
-    macs: int
-    params: int
-    peak_memory: int
-    latency_ms: float | None  # None: not known
-
-    @property
-    def rho(self) -> float:
-        return self.resolution / NATIVE_RESOLUTION
-
-    @property
-    def key(self) -> tuple[str, float, int]:
-        return self[:3]
-
-    def __str__(self) -> str:
-        return f"{self.name} alpha {self.alpha:g} at {self.resolution} px"
 
 
 Latency = Mapping[tuple[str, float, int], float] | Callable[..., float | None]
@@ -197,7 +167,7 @@ class Space:
                 list(dict.fromkeys(getattr(point, field) for point in self.feasible)),
                 default=getattr(first, field),
             )
-            for field in ("name", "alpha", "resolution")
+            for field in POINT
         }
         for name, (low, high) in self.ranges.items():
             values[name] = hp.Float(name, low, high, sampling=RANGES[name][2])
@@ -205,8 +175,7 @@ class Space:
 
     def point(self, name: str, alpha: float, resolution: int) -> Point:
         """A network with its costs, in the space or not; its latency where known."""
-        price = cost(name, alpha=alpha, resolution=resolution, classes=self.classes)
-        point = Point(name, alpha, resolution, *_costs(price), latency_ms=None)
+        point = priced(name, alpha, resolution, self.classes)
         return point._replace(latency_ms=self._latency(point))
 
     def _latency(self, point: Point) -> float | None:
@@ -223,12 +192,11 @@ class Space:
     ) -> Iterable[Point]:
         unmeasured = {k: v for k, v in self.limits.items() if k != "max_latency_ms"}
         for name, alpha, size in itertools.product(names, alphas, sizes):
-            price = cost(name, alpha=alpha, resolution=size, classes=self.classes)
-            point = Point(name, alpha, size, *_costs(price), latency_ms=None)
-            if _load(point, unmeasured) > 1:
+            point = priced(name, alpha, size, self.classes)
+            if share(point, unmeasured) > 1:
                 continue  # not measured in vain
             point = point._replace(latency_ms=self._latency(point))
-            if _load(point, self.limits) <= 1:
+            if share(point, self.limits) <= 1:
                 yield point
 
     def _why_infeasible(self) -> str:
@@ -249,7 +217,7 @@ class Space:
 
         asked = itertools.product(self.names, self.alphas, self.resolutions)
         nearest = sorted(
-            (self.point(*key) for key in asked), key=lambda p: _load(p, limits)
+            (self.point(*key) for key in asked), key=lambda p: share(p, limits)
         )
         message = (
             f"{' and '.join(f'{k}={v:g}' for k, v in limits.items())} must leave at "
@@ -266,7 +234,7 @@ class Space:
                 sorted({*self.alphas, *OTHER_ALPHAS}),
                 sorted({*self.resolutions, *OTHER_RESOLUTIONS}),
             ),
-            key=lambda p: (-_load(p, limits), -p.macs),
+            key=lambda p: (-share(p, limits), -p.macs),
         )
         if not others:
             return (
@@ -276,19 +244,6 @@ class Space:
             f"{message}. Within it would be {listed(others[:NAMED])}: add such an "
             "alpha or resolution, or raise the budget"
         )
-
-
-def _costs(price: Any) -> tuple[int, int, int]:
-    return price.macs, price.params, price.peak_memory
-
-
-def _load(point: Point, limits: Mapping[str, float]) -> float:
-    """The largest share that a point takes of a limit; within all of them: <= 1."""
-    values = ((getattr(point, LIMITS[k][0]), v) for k, v in limits.items())
-    return max(
-        (float("inf") if value is None else value / limit for value, limit in values),
-        default=0.0,
-    )
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras_tuner
@@ -20,16 +20,26 @@ import numpy as np
 import tensorflow as tf
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from keras_mobilenets.tuning.space import Point, Space
+from keras_mobilenets.architecture.arguments import check_number
+from keras_mobilenets.tuning.points import POINT, Point
+from keras_mobilenets.tuning.space import Space
 
-POINT = ("name", "alpha", "resolution")  # hyperparameters that a point settles
+Prior = Callable[[str, float, int], float]  # what accuracy to expect
+
 ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
 class WithinSpace:
     """What the four have in common, put in front of KerasTuner's class."""
 
-    def __init__(self, space: Space, *, seed: int | None = None, **settings: Any):
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int | None = None,
+        prior: Prior | None = None,
+        **settings: Any,
+    ):
         hp = keras_tuner.HyperParameters()
         space.declare(hp)
         super().__init__(
@@ -40,7 +50,10 @@ class WithinSpace:
         )
         if seed is not None:
             self.seed = seed  # KerasTuner takes 0 for none
-        self.points = space.feasible
+        self._promise = _promise(space, prior)
+        self._points = sorted(  # the most promising first, else as in the space
+            space.feasible, key=lambda point: -self._promise[point.key]
+        )
         self._identity = {
             "oracle": type(self).__name__,
             "objective": str(self.objective),
@@ -69,7 +82,7 @@ class WithinSpace:
             if not _is_active(first, values):
                 yield from complete(values, rest)
 
-        for point in self.points:
+        for point in self._points:
             yield from complete(_values(point), self._others())
 
     def _untried(self) -> Iterator[dict[str, Any]]:
@@ -78,8 +91,17 @@ class WithinSpace:
     def _rng(self) -> random.Random:
         return random.Random(f"{self.seed} {len(self.trials)}")
 
+    def _promise_of(self, values: dict[str, Any]) -> float:
+        return self._promise[tuple(values[field] for field in POINT)]
+
+    def _pick(self, rng: random.Random, combinations: list[dict]) -> dict[str, Any]:
+        """One at random; e times as likely for each deviation of promise."""
+        weights = [math.exp(self._promise_of(values)) for values in combinations]
+        return rng.choices(combinations, weights)[0]
+
     def _draw(self, rng: random.Random) -> dict[str, Any]:
-        values = _values(rng.choice(self.points))
+        """A random combination, tried or not."""
+        values = self._pick(rng, [_values(point) for point in self._points])
         for hp in self._others():
             if _is_active(hp, values):
                 values[hp.name] = hp.random_sample(rng.getrandbits(32))
@@ -92,7 +114,7 @@ class WithinSpace:
             if not self._duplicate(values := self._draw(rng)):
                 return values
         untried = list(self._untried())
-        return rng.choice(untried) if untried else None
+        return self._pick(rng, untried) if untried else None
 
     # Trials
 
@@ -121,13 +143,17 @@ class WithinSpace:
 
     def set_state(self, state: dict[str, Any]) -> None:
         kept = state.get("identity", {})
-        for what, ours in self._identity.items():
-            if kept.get(what) != ours:
-                raise ValueError(
-                    f"directory holds a search with other {what}: "
-                    f"{kept.get(what)}, not {ours}; give it what it was started "
-                    "with, or name another directory or project"
-                )
+        other = [
+            what for what in self._identity if kept.get(what) != self._identity[what]
+        ]
+        if other:
+            raise ValueError(
+                f"{self._project_dir!r} holds a search with another "
+                f"{' and '.join(f'{what} ({_brief(kept, what)})' for what in other)}; "
+                "got "
+                f"{' and '.join(_brief(self._identity, what) for what in other)}: "
+                "resume it as it was started, or give another directory"
+            )
         super().set_state(state)
 
     def reload(self) -> None:
@@ -152,6 +178,26 @@ class WithinSpace:
         _write_json(path, trial.get_state())
 
 
+def _promise(space: Space, prior: Prior | None) -> dict[tuple, float]:
+    """What is expected of each point, in standard deviations over the space."""
+    if prior is None:
+        return {point.key: 0.0 for point in space.feasible}
+    expected = [
+        check_number(f"prior of {point}", prior(*point.key), low=-math.inf)
+        for point in space.feasible
+    ]
+    mean, deviation = np.mean(expected), np.std(expected) or 1.0
+    return {
+        point.key: float((value - mean) / deviation)
+        for point, value in zip(space.feasible, expected, strict=True)
+    }
+
+
+def _brief(identity: dict[str, Any], what: str) -> str:
+    value = identity.get(what)
+    return f"{len(value)} of them" if isinstance(value, list) else str(value)
+
+
 def _values(point: Point) -> dict[str, Any]:
     return {field: getattr(point, field) for field in POINT}
 
@@ -163,6 +209,12 @@ def is_range(hp: Any) -> bool:
 
 def _is_active(hp: Any, values: dict[str, Any]) -> bool:
     return all(condition.is_active(values) for condition in hp.conditions)
+
+
+def response(values: dict[str, Any] | None) -> dict[str, Any]:
+    """What `populate_space` answers: these values, or that there are no more."""
+    status = TrialStatus.STOPPED if values is None else TrialStatus.RUNNING
+    return {"status": status, "values": values}
 
 
 def _write_json(path: str, state: dict[str, Any]) -> None:
