@@ -1,14 +1,19 @@
-"""Figures: how a run went, where the mult-adds go."""
+"""Figures: how a run went, where the mult-adds go, what a search found."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator
 
 from keras_mobilenets.architecture import Cost
 
@@ -21,6 +26,16 @@ LABELS = {
     "depthwise": "3x3 depthwise",
     "dense": "classifier",
 }
+
+# Of a cost: its unit on the axis, and how the axis is called.
+COST_AXES = {
+    "macs": (1e6, "mult-adds (millions)"),
+    "params": (1e6, "parameters (millions)"),
+    "peak_memory": (2**20, "activation memory (MB)"),
+    "latency_ms": (1, "latency (ms)"),
+}
+MARKERS = "osD^vP*Xhp<>"  # one a resolution
+DASHES = ("-", "--", ":")  # one a network
 
 
 def plot_curves(
@@ -62,6 +77,90 @@ def plot_cost(
     figure.suptitle(
         f"{title + ': ' if title else ''}{cost.macs / 1e6:.1f} M mult-adds, "
         f"{cost.params / 1e6:.2f} M parameters"
+    )
+    return _saved(figure, path)
+
+
+def plot_search(
+    rows: Iterable[Mapping[str, Any]],
+    front: Iterable[Mapping[str, Any]] = (),
+    path: str | os.PathLike[str] | None = None,
+    *,
+    cost: str = "macs",
+) -> Figure:
+    """Accuracy over the logarithm of a cost, as V1's figure 4 and V2's figure 5.
+
+    A line for every alpha, a marker for every resolution, and the Pareto front. Of
+    several trials of one network the best is on the line, the others are pale. Rows
+    are those of `SearchResult`; without an accuracy or this cost they are left out.
+    """
+    unit, label = COST_AXES[cost]
+    rows = [row for row in rows if None not in (row["accuracy"], row[cost])]
+    names, alphas, sizes = (
+        sorted({row[field] for row in rows})
+        for field in ("name", "alpha", "resolution")
+    )
+    shades = colormaps["viridis"].resampled(len(alphas) + 1)  # the last is too light
+    colors = {alpha: shades(index) for index, alpha in enumerate(alphas)}
+    markers = dict(zip(sizes, itertools.cycle(MARKERS), strict=False))
+    dashes = dict(zip(names, itertools.cycle(DASHES), strict=False))
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    best: dict[tuple, Mapping[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["accuracy"]):
+        best[row["name"], row["alpha"], row["resolution"]] = row
+    for name, alpha in itertools.product(names, alphas):
+        line = [best[key] for key in sorted(best) if key[:2] == (name, alpha)]
+        axes.plot(
+            [row[cost] / unit for row in line],
+            [100 * row["accuracy"] for row in line],
+            linestyle=dashes[name],
+            color=colors[alpha],
+        )
+    for row in rows:
+        on_line = row is best[row["name"], row["alpha"], row["resolution"]]
+        axes.plot(
+            row[cost] / unit,
+            100 * row["accuracy"],
+            marker=markers[row["resolution"]],
+            color=colors[row["alpha"]],
+            alpha=1 if on_line else 0.3,
+            zorder=3,
+        )
+    front = list(front)
+    axes.step(
+        [row[cost] / unit for row in front],
+        [100 * row["accuracy"] for row in front],
+        where="post",
+        color="#cc3311",
+        linewidth=4,
+        alpha=0.35,
+        zorder=1,
+    )
+    axes.set(xscale="log", xlabel=label, ylabel="validation accuracy (%)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.grid(alpha=0.3)
+
+    def entry(text: str, **style: Any) -> Line2D:
+        return Line2D([], [], label=text, **{"color": "black", **style})
+
+    networks = [entry(name, linestyle=dashes[name]) for name in names]
+    axes.legend(
+        handles=[
+            *(networks if len(networks) > 1 else ()),
+            *(entry(f"alpha {alpha:g}", color=colors[alpha]) for alpha in alphas),
+            *(
+                entry(f"{size} px", linestyle="", marker=markers[size])
+                for size in sizes
+            ),
+            entry("Pareto front", color="#cc3311", linewidth=4, alpha=0.35),
+        ],
+        fontsize=8,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
     )
     return _saved(figure, path)
 

@@ -3,7 +3,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 import keras_mobilenets as km
-from keras_mobilenets.plots import COLORS, LABELS
+from keras_mobilenets.plots import COLORS, LABELS, plot_search
 
 HISTORY = """epoch,accuracy,learning_rate,loss,val_accuracy,val_loss
 0,0.5,0.04,2.0,0.25,5.0
@@ -84,3 +84,68 @@ def test_cost_without_classifier_names_none():
     figure = km.plot_cost(km.cost(include_top=False))
     labels = [t.get_text() for t in figure.axes[1].get_legend().texts]
     assert labels == [LABELS["conv"], LABELS["depthwise"]]
+
+
+def trial(alpha, resolution, macs, accuracy, name="mobilenet_v2"):
+    return {
+        "name": name,
+        "alpha": alpha,
+        "resolution": resolution,
+        "macs": macs,
+        "accuracy": accuracy,
+    }
+
+
+def drawn(axes, **style):
+    """The points of every line in this style."""
+    return [
+        list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+        for line in axes.lines
+        if all(getattr(line, f"get_{key}")() == value for key, value in style.items())
+    ]
+
+
+def test_search_has_a_line_for_every_alpha_and_a_mark_for_every_resolution(tmp_path):
+    rows = [
+        trial(0.5, 160, 50e6, 0.5),
+        trial(0.5, 96, 20e6, 0.25),
+        trial(1.0, 96, 60e6, 0.5625),
+        trial(1.0, 160, 150e6, 0.75),
+        trial(1.0, 160, 150e6, 0.625),  # the same network again, not as good
+        trial(1.0, 160, 500e6, 0.5, name="mobilenet_v1"),
+        trial(1.0, 96, 60e6, None),
+    ]
+    front = [rows[1], rows[0], rows[2], rows[3]]
+    path = tmp_path / "search.png"
+    (axes,) = plot_search(rows, front, path).axes
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlabel() == "mult-adds (millions)"
+    lines = [
+        [(20, 25), (50, 50)],  # in the order of the resolutions
+        [(60, 56.25), (150, 75)],
+    ]
+    assert all(line in drawn(axes, marker="None", linestyle="--") for line in lines)
+    assert [(500, 50)] in drawn(axes, marker="None", linestyle="-")
+    assert drawn(axes, drawstyle="steps-post") == [
+        [(20, 25), (50, 50), (60, 56.25), (150, 75)]
+    ]
+    assert sorted(drawn(axes, marker="o")) == [[(20, 25)], [(60, 56.25)]]
+    squares = [[(50, 50)], [(150, 62.5)], [(150, 75)], [(500, 50)]]
+    assert sorted(drawn(axes, marker="s")) == squares
+    assert drawn(axes, marker="s", alpha=0.3) == [[(150, 62.5)]]
+    assert [t.get_text() for t in axes.get_legend().texts] == [
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "alpha 0.5",
+        "alpha 1",
+        "96 px",
+        "160 px",
+        "Pareto front",
+    ]
+    assert_png(path)
+
+
+@pytest.mark.parametrize("rows", [[], [trial(0.5, 96, 20e6, 0.5)]])
+def test_search_of_one_trial_or_none(rows, tmp_path):
+    plot_search(rows, rows, tmp_path / "search.png")
+    assert_png(tmp_path / "search.png")

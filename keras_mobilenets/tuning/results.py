@@ -1,0 +1,283 @@
+"""What a search found: a table of its trials, the front, the best within a budget.
+
+Nothing here imports TensorFlow or KerasTuner.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from keras_mobilenets.architecture.arguments import check_choice, check_number
+from keras_mobilenets.tuning.points import LIMITS, POINT
+from keras_mobilenets.tuning.space import Space
+
+if TYPE_CHECKING:
+    import keras_tuner
+    from matplotlib.figure import Figure
+
+COSTS = tuple(field for field, _ in LIMITS.values())
+FORMATS = (".json", ".csv")
+
+SETTINGS = ("trial", "status", "name", "alpha", "rho", "resolution")
+REMARKS = ("seconds", "message")  # the last columns
+TEXT = ("trial", "status", "name", "message", "tuner/trial_id")
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """The trials of a search, finished or not.
+
+    Attributes:
+        table: one row (a dict) a trial: "trial", "status", "name", "alpha", "rho",
+            "resolution", the other hyperparameters, "macs", "params",
+            "peak_memory" (bytes), "latency_ms", "epochs", "accuracy" (validation,
+            0 to 1), the other scores, "seconds", "message" of a failure. What is
+            not known is None.
+        objective: the column that was optimised, and `direction`: "max" or "min".
+        reference: for each cost, that of the dearest point that was allowed.
+
+    >>> result = SearchResult.read("search/results.json")  # doctest: +SKIP
+    >>> result.best(max_macs=100e6)["alpha"]  # doctest: +SKIP
+    0.5
+    """
+
+    table: list[Row]
+    objective: str = "accuracy"
+    direction: str = "max"
+    reference: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_oracle(
+        cls,
+        oracle: keras_tuner.Oracle,
+        space: Space,
+        details: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> SearchResult:
+        """The trials that an oracle knows.
+
+        "epochs" and "seconds" are read from metrics of these names. `details` holds
+        further columns of trials, by their ids, and wins over what the oracle says.
+        """
+        rows = []
+        for trial in sorted(
+            oracle.trials.values(), key=lambda trial: int(trial.trial_id)
+        ):
+            values = trial.hyperparameters.values
+            point = space.point(*(values[field] for field in POINT))
+            scores = {name: _score(trial, name) for name in trial.metrics.metrics}
+            row = {
+                "trial": trial.trial_id,
+                "status": trial.status,
+                **{field: getattr(point, field) for field in SETTINGS[2:]},
+                **{name: value for name, value in values.items() if name not in POINT},
+                **{cost: getattr(point, cost) for cost in COSTS},
+                "epochs": round(scores.pop("epochs", values.get("tuner/epochs", 0)))
+                or None,
+                "accuracy": scores.pop("val_accuracy", None),
+                **scores,
+                "message": trial.message,
+                **(details or {}).get(trial.trial_id, {}),
+            }
+            rows.append({column: _finite(value) for column, value in row.items()})
+        name = oracle.objective.name
+        return cls(
+            _aligned(rows),
+            "accuracy" if name == "val_accuracy" else name,
+            oracle.objective.direction,
+            {
+                cost: max(values)
+                for cost in COSTS
+                if None not in (values := [getattr(p, cost) for p in space.feasible])
+            },
+        )
+
+    @property
+    def finished(self) -> list[Row]:
+        """The rows of trials that ended with a value of the objective."""
+        return [
+            row
+            for row in self.table
+            if row["status"] == "COMPLETED" and row.get(self.objective) is not None
+        ]
+
+    def pareto(self, cost: str = "macs") -> list[Row]:
+        """The trials that no other beats in accuracy at the same `cost` or less.
+
+        `cost` is "macs", "params", "peak_memory" or "latency_ms". The cheapest comes
+        first; of equals, the first trial stands.
+        """
+        check_choice("cost", cost, COSTS)
+        front: list[Row] = []
+        rows = [
+            row
+            for row in self.finished
+            if row["accuracy"] is not None and row[cost] is not None
+        ]
+        for row in sorted(rows, key=lambda row: (row[cost], -row["accuracy"])):
+            if not front or row["accuracy"] > front[-1]["accuracy"]:
+                front.append(row)
+        return front
+
+    def best(
+        self,
+        *,
+        max_macs: float | None = None,
+        max_params: float | None = None,
+        max_memory: float | None = None,
+        max_latency_ms: float | None = None,
+    ) -> Row:
+        """The trial with the best objective within a budget; of equals the cheapest.
+
+        Raises:
+            ValueError: no finished trial is within it.
+        """
+        given = (max_macs, max_params, max_memory, max_latency_ms)
+        limits = {
+            limit: check_number(limit, value, low=0)
+            for limit, value in zip(LIMITS, given, strict=True)
+            if value is not None
+        }
+        within = [
+            row
+            for row in self.finished
+            if all(
+                (value := row[LIMITS[limit][0]]) is not None and value <= most
+                for limit, most in limits.items()
+            )
+        ]
+        if not within:
+            raise ValueError(self._why_none(limits))
+        sign = -1 if self.direction == "max" else 1
+        return min(within, key=lambda row: (sign * row[self.objective], row["macs"]))
+
+    def hypervolume(
+        self, cost: str = "macs", *, reference: float | None = None
+    ) -> float:
+        """The area that the front dominates, as a share of all: 0 to 1.
+
+        In other words the accuracy to be had, on average, within a budget between 0
+        and `reference`, by default the cost of the dearest point of the space. Only
+        with the same reference can two searches be compared.
+        """
+        front = self.pareto(cost)
+        if reference is None:
+            costs = [row[cost] for row in self.finished if row[cost] is not None]
+            reference = self.reference.get(cost, max(costs, default=1))
+        check_number("reference", reference, low=0, open_low=True)
+        front = [row for row in front if row[cost] <= reference]
+        ends = [*(row[cost] for row in front[1:]), reference]
+        return (
+            sum(
+                row["accuracy"] * (end - row[cost])
+                for row, end in zip(front, ends, strict=bool(front))
+            )
+            / reference
+        )
+
+    def plot(
+        self, path: str | os.PathLike[str] | None = None, *, cost: str = "macs"
+    ) -> Figure:
+        """Accuracy over the logarithm of a cost, in the manner of V1's figure 4."""
+        from keras_mobilenets.plots import plot_search  # matplotlib is slow to import
+
+        return plot_search(self.finished, self.pareto(cost), path, cost=cost)
+
+    def write(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Write the table as JSON or CSV, as the suffix says, whole or not at all."""
+        path = pathlib.Path(path)
+        check_choice("suffix of path", path.suffix, FORMATS)
+        if path.suffix == ".json":
+            text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
+        else:
+            columns = self.table[0] if self.table else SETTINGS
+            file = io.StringIO()
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.table)
+            text = file.getvalue()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.partial")
+        beside.write_text(text)
+        os.replace(beside, path)
+        return path
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> SearchResult:
+        """What `write` wrote. CSV holds the table alone: accuracy is the objective.
+
+        Raises:
+            ValueError: the file is not one that `write` writes.
+        """
+        path = pathlib.Path(path)
+        check_choice("suffix of path", path.suffix, FORMATS)
+        text = path.read_text()
+        try:
+            if path.suffix == ".json":
+                return cls(**json.loads(text))
+            rows = csv.DictReader(io.StringIO(text), strict=True)
+            table = [{k: _parsed(k, v) for k, v in row.items()} for row in rows]
+            if not set(SETTINGS) <= set(rows.fieldnames or ()):
+                raise KeyError(f"columns {rows.fieldnames}")
+            return cls(table)
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            raise ValueError(
+                f"{str(path)!r} is not a table of a search: {error!r}"
+            ) from (error)
+
+    def _why_none(self, limits: Mapping[str, float]) -> str:
+        if not self.finished:
+            return f"no trial has finished with a value of {self.objective}"
+        asked = " and ".join(f"{limit}={most:g}" for limit, most in limits.items())
+        least = []
+        for limit in limits:
+            field, form = LIMITS[limit]
+            known = [row[field] for row in self.finished if row[field] is not None]
+            least.append(form.format(min(known)) if known else f"no known {field}")
+        return (
+            f"no finished trial is within {asked}; the least of the "
+            f"{len(self.finished)} finished are {', '.join(least)}"
+        )
+
+
+def _score(trial: Any, metric: str) -> float:
+    """A metric at the step that KerasTuner holds for the best, else the last."""
+    history = trial.metrics.get_history(metric)
+    at_best = [seen for seen in history if seen.step == trial.best_step]
+    return float((at_best or history)[-1].mean())
+
+
+def _aligned(rows: list[Row]) -> list[Row]:
+    """All rows with all columns: of failed trials some are missing."""
+    columns = dict.fromkeys(
+        column for row in sorted(rows, key=len, reverse=True) for column in row
+    )
+    columns = [c for c in columns if c not in REMARKS] + list(REMARKS)
+    return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parsed(column: str, cell: str) -> Any:
+    """A cell of a CSV file: text, a number, or None where it is empty."""
+    if cell == "":
+        return None
+    if column in TEXT:
+        return cell
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell
