@@ -125,6 +125,8 @@ HEAVY = ("tensorflow", "keras", "keras_tuner", "tensorflow_datasets", "matplotli
         "import keras_mobilenets as km; km.recommend(max_macs=100e6)",
         "import keras_mobilenets as km; km.recipes['slim_v2'].replace(epochs=1)",
         "import keras_mobilenets as km; dir(km), km.Cost, km.Recipe",
+        "from keras_mobilenets.tuning.space import Space; Space(max_macs=50e6)",
+        "import keras_mobilenets.tuning.results, keras_mobilenets.tuning.prior",
         "import experiments.v2_table_3 as e; e.rows()",
     ],
 )

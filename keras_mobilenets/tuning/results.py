@@ -74,7 +74,7 @@ class SearchResult:
         ):
             values = trial.hyperparameters.values
             point = space.point(*(values[field] for field in POINT))
-            scores = {name: _score(trial, name) for name in trial.metrics.metrics}
+            scores = {name: _score(trial, name) for name in list(trial.metrics.metrics)}
             row = {
                 "trial": trial.trial_id,
                 "status": trial.status,
@@ -270,11 +270,13 @@ def _finite(value: Any) -> Any:
 
 
 def _parsed(column: str, cell: str) -> Any:
-    """A cell of a CSV file: text, a number, or None where it is empty."""
+    """A cell of a CSV file: text, a number, a flag, or None where it is empty."""
     if cell == "":
         return None
     if column in TEXT:
         return cell
+    if cell in ("True", "False"):
+        return cell == "True"
     for kind in (int, float):
         try:
             return kind(cell)

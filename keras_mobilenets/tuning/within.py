@@ -130,11 +130,13 @@ class WithinSpace:
         return super().create_trial(tuner_id)
 
     def score_trial(self, trial: Trial) -> None:
-        """KerasTuner's score; one that is not finite is a failure."""
-        super().score_trial(trial)
-        if not np.isfinite(trial.score):
-            trial.message = f"{self.objective.name} is {trial.score}"
-            trial.score = math.nan
+        """KerasTuner's score; one that is missing or not finite is a failure."""
+        objective = self.objective.name
+        if trial.metrics.exists(objective):
+            super().score_trial(trial)
+        if trial.score is None or not math.isfinite(trial.score):
+            trial.message = f"{objective} is {trial.score}"
+            trial.score = math.nan  # by which KerasTuner knows an invalid trial
 
     # State on disk
 
@@ -154,7 +156,9 @@ class WithinSpace:
                 f"{' and '.join(_brief(self._identity, what) for what in other)}: "
                 "resume it as it was started, or give another directory"
             )
+        declared = self.hyperparameters
         super().set_state(state)
+        self.update_space(declared)  # some may be new
 
     def reload(self) -> None:
         """Take up a search from its files, wherever it was killed."""

@@ -156,6 +156,16 @@ def test_a_value_that_is_not_finite_is_a_failure(kind, value, tmp_path):
     assert np.isfinite(oracle.get_best_trials()[0].score)
 
 
+def test_a_trial_that_reports_nothing_is_a_failure(tmp_path):
+    oracle = oracle_in(tmp_path, "grid", SMALL)
+    trial = oracle.create_trial("t")
+    trial.status = "COMPLETED"
+    oracle.end_trial(trial)
+    assert oracle.trials[trial.trial_id].status == "FAILED"
+    assert oracle.trials[trial.trial_id].message == "val_accuracy is None"
+    search(oracle)
+
+
 @pytest.mark.filterwarnings("ignore:All-NaN")
 def test_a_retry_starts_without_the_scores_of_the_first_try(tmp_path):
     oracle = oracle_in(tmp_path, "grid", SMALL, max_retries_per_trial=1)
@@ -259,6 +269,16 @@ def test_killed_with_several_trials_running(kind, tmp_path):
         finish(resumed, trial)
     search(resumed)
     assert {point_of(t) for t in resumed.trials.values()} == set(keys(SMALL))
+
+
+@each_kind
+def test_killed_before_the_first_trial_nothing_declared_is_forgotten(kind, tmp_path):
+    oracle_in(tmp_path, kind, SMALL).save()
+    oracle = oracle_in(tmp_path, kind, SMALL)
+    more = oracle.get_space()
+    more.Choice("optimizer", ["rmsprop", "sgd"])
+    oracle.update_space(more)
+    assert "optimizer" in oracle.create_trial("t").hyperparameters.values
 
 
 def test_a_finished_search_stays_finished_and_can_be_extended(tmp_path):
