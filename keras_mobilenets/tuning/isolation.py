@@ -1,0 +1,255 @@
+"""Functions called in processes of their own: a crash, a hang or a leak ends there.
+
+A server process imports TensorFlow once and never starts it. For every call it
+forks a keeper, and the keeper forks the process that computes:
+
+    caller -- socket --> server -- fork --> keeper -- fork --> function(*arguments)
+
+A fork costs a few milliseconds, where a fresh Python imports for five seconds. The
+keeper enforces the limits, tells the caller how it ended, and ends the computation
+where the caller is gone, kill -9 included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn
+
+PRELOAD = ("keras_mobilenets.tuning.trial",)
+POLL = 0.1  # seconds between two looks at the memory
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class CallFailed(RuntimeError):
+    """A call that did not return; the message says why, in one line.
+
+    `__cause__` is the exception that was raised there, where there was one.
+    """
+
+
+class ServerGone(RuntimeError):
+    """The server was closed or killed: nothing is known of the call."""
+
+
+class Server:
+    """Calls functions in processes forked from one that has imported TensorFlow.
+
+    Calls may come from several threads at a time. Functions, arguments and results
+    are pickled; functions must be importable.
+
+    Example:
+        with Server() as server:
+            server.call(math.factorial, 5, time_limit=10)
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: set[socket.socket] = set()
+        self._control, theirs = socket.socketpair()
+        self._errors = tempfile.TemporaryFile()
+        path = [os.path.abspath(entry) for entry in sys.path]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+            stdin=subprocess.DEVNULL,
+            stdout=self._errors,
+            stderr=self._errors,
+            start_new_session=True,  # Ctrl-C is the caller's alone to answer
+        )
+        theirs.close()
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,
+        time_limit: float | None = None,
+        memory_limit: float | None = None,
+        log: str | os.PathLike[str] | None = None,
+    ) -> Any:
+        """What `function(*arguments)` returns, computed in a process of its own.
+
+        Args:
+            time_limit: seconds after which it is ended.
+            memory_limit: bytes of resident memory above which it is ended; needs
+                Linux's /proc.
+            log: a file that gets what it prints.
+
+        Raises:
+            CallFailed: it raised, crashed, or exceeded a limit.
+            ServerGone: the server ended.
+        """
+        ours, theirs = socket.socketpair()
+        with ours, theirs, Connection(os.dup(ours.fileno())) as connection:
+            try:
+                with self._lock:
+                    socket.send_fds(self._control, [b"."], [theirs.fileno()])
+                    self._calls.add(ours)
+                theirs.close()  # or the end of the keeper would not be noticed
+                connection.send((time_limit, memory_limit, log and os.fspath(log)))
+                connection.send_bytes(pickle.dumps((function, arguments)))
+                kind, value = connection.recv()
+            except (EOFError, OSError) as error:
+                raise ServerGone(self._last_words()) from error
+            finally:
+                self._calls.discard(ours)
+        if kind == "returned":
+            return pickle.loads(value)
+        if kind == "raised":
+            message, cause = pickle.loads(value)
+            raise CallFailed(message) from cause
+        raise CallFailed(value)
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "nothing")
+        return f"the process that starts trials has ended; it said last: {last}"
+
+    def close(self) -> None:
+        """End the server, and with it everything that still computes."""
+        with self._lock:
+            self._control.close()
+            for call in tuple(self._calls):  # its keeper ends it, its thread hears
+                with contextlib.suppress(OSError):
+                    call.shutdown(socket.SHUT_RDWR)
+        self.process.terminate()  # it may still be importing
+        self.process.wait()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _serve(control: socket.socket) -> None:
+    for module in PRELOAD:
+        importlib.import_module(module)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers need no burial
+    while True:
+        _, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if not fds:  # the caller is gone
+            return
+        if not os.fork():
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _never_return(_keep, Connection(fds[0]))
+        os.close(fds[0])
+
+
+def _never_return(function: Callable[..., None], *arguments: Any) -> NoReturn:
+    """Call it as the whole rest of a forked process."""
+    status = 1
+    try:
+        function(*arguments)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)  # what is to run at exit belongs to the server
+
+
+def _keep(connection: Connection) -> None:
+    """Start one call, watch it, and tell the caller how it ended."""
+    time_limit, memory_limit, log = connection.recv()
+    request = connection.recv_bytes()
+    ours, theirs = os.pipe()
+    started = time.monotonic()
+    pid = os.fork()
+    if not pid:
+        connection.close()
+        os.close(ours)
+        _never_return(_compute, request, theirs, log)
+    os.close(theirs)
+    answer, stopped = b"", None
+    while stopped is None:
+        ready, _, _ = select.select([ours, connection], [], [], POLL)
+        if connection in ready:  # the caller says no more, so it is gone
+            stopped = "the caller is gone"
+        elif ours in ready:
+            part = os.read(ours, 1 << 20)
+            if not part:
+                break
+            answer += part
+        elif time_limit is not None and time.monotonic() - started > time_limit:
+            stopped = f"stopped after the time limit of {time_limit:g} s"
+        elif memory_limit is not None and _resident(pid) > memory_limit:
+            stopped = (
+                f"stopped for memory: {_resident(pid) / 2**20:,.0f} MiB, above the "
+                f"limit of {memory_limit / 2**20:,.0f} MiB"
+            )
+    if stopped is not None:
+        os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)  # what it started itself
+    code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(OSError):
+        if stopped is not None:
+            connection.send(("ended", stopped))
+        elif answer and not code:
+            connection.send(pickle.loads(answer))
+        else:
+            connection.send(("ended", _how(code)))
+
+
+def _how(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "killed by signal 9, as the system does where memory runs out"
+    if code < 0:
+        return f"crashed by signal {-code} ({signal.strsignal(-code)})"
+    return f"ended with status {code} instead of returning"
+
+
+def _resident(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm") as file:
+            return int(file.read().split()[1]) * PAGE
+    except (OSError, IndexError):  # it has just ended
+        return 0
+
+
+def _compute(request: bytes, answers: int, log: str | None) -> None:
+    """The call itself; its answer goes to the keeper."""
+    os.setsid()
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # where memory runs out, this process is the one to go
+    if log is not None:
+        with open(log, "ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    try:
+        function, arguments = pickle.loads(request)
+        answer = ("returned", pickle.dumps(function(*arguments)))
+    except Exception as error:
+        traceback.print_exc()
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        try:
+            pickle.loads(raised := pickle.dumps((message, error)))
+        except Exception:  # not every exception can travel
+            raised = pickle.dumps((message, None))
+        answer = ("raised", raised)
+    with os.fdopen(answers, "wb") as file:
+        file.write(pickle.dumps(answer))
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
