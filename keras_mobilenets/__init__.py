@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import restore_checkpoint as restore_checkpoint
     from keras_mobilenets.training import save_checkpoint as save_checkpoint
     from keras_mobilenets.training import train as train
+    from keras_mobilenets.tuning.hypermodel import HyperMobileNet as HyperMobileNet
+    from keras_mobilenets.tuning.results import SearchResult as SearchResult
+    from keras_mobilenets.tuning.searching import search as search
 
 __version__ = "0.1.0"
 
@@ -72,6 +75,9 @@ _HOME = {
             "save_checkpoint",
             "train",
         ),
+        "tuning.hypermodel": ("HyperMobileNet",),
+        "tuning.results": ("SearchResult",),
+        "tuning.searching": ("search",),
     }.items()
     for name in names
 }

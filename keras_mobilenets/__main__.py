@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import glob
 import json
 import os
@@ -219,6 +220,26 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return 1 if report["problems"] else 0
 
 
+def _search(arguments: argparse.Namespace) -> int:
+    _start_tensorflow()
+    options = _given(
+        arguments, "data", "alphas", "resolutions", "rhos", "max_macs", "max_params",
+        "max_memory", "max_latency_ms", "oracle", "max_trials", "recipe", "weights",
+        "seed", "data_dir", "directory", "workers", "cluster", "time_limit",
+        "memory_limit", "strategy", "epochs", "batch_size", "learning_rate",
+    )  # fmt: skip
+    if arguments.names:
+        options["names"] = arguments.names
+    result = km.search(
+        **{"verbose": not arguments.json, **_settings(arguments), **options}
+    )
+    if result is None:  # a worker: the chief has the table
+        return 0
+    if arguments.json:
+        _print_json(dataclasses.asdict(result))
+    return 0 if result.finished else 1
+
+
 def _cost(arguments: argparse.Namespace) -> None:
     options = _given(
         arguments, "alpha", "rho", "resolution", "classes", "bytes_per_element"
@@ -404,6 +425,47 @@ def _make_parser() -> argparse.ArgumentParser:
     made.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- COMMAND",
         help="such as: -- train --workdir run",
+    )  # fmt: skip
+
+    made = verb("search", _search, "find the best alpha and resolution in a budget")
+    made.add_argument(
+        "names", nargs="*", metavar="NAME",
+        help="mobilenet_v1, mobilenet_v2 (default), or both",
+    )  # fmt: skip
+    for name, text in (
+        ("alphas", "width multipliers (default on digits: 0.35 0.5)"),
+        ("resolutions", "input sides in pixels (default on digits: 32 48)"),
+        ("rhos", "the same as multiples of 224"),
+    ):
+        made.add_argument(f"--{name}", type=_value, nargs="+", help=text)
+    option(
+        made,
+        max_macs="mult-adds, such as 150e6",
+        max_params="parameters, such as 2e6",
+        max_memory="bytes of activations, as cost counts them",
+        max_latency_ms="milliseconds on a Pixel 1, as published",
+        max_trials="at most so many (default: all points)",
+        seed="of proposals, weights and data (default 0)",
+        workers="trials at a time (default 1)",
+        cluster="a local cluster: a chief, and so many workers",
+        time_limit="seconds of a trial",
+        memory_limit="bytes of a trial's process, such as 4e9",
+        learning_rate="a number, or a range to search, such as 0.01,0.1",
+    )
+    for name, text in (
+        ("data", "digits (default), a TFDS name, or a folder of class folders"),
+        ("oracle", "grid (default), random, bayesian or hyperband"),
+        ("recipe", "a name from 'keras-mobilenets recipes'"),
+        ("directory", "of the search, new or to go on in (default: see search())"),
+        ("weights", "imagenet, or a weights file to start from"),
+        ("data-dir", "where TFDS keeps prepared data"),
+        ("strategy", "none (default) or mirrored, in every trial"),
+    ):
+        made.add_argument(f"--{name}", help=text)
+    option(made, "epochs", "batch_size")
+    made.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE",
+        help="any further argument, such as dropout=0,0.5; may be repeated",
     )  # fmt: skip
 
     made = verb("evaluate", _evaluate, "accuracy of a finished run")

@@ -24,8 +24,8 @@ BELOW: dict[str, set[str]] = {
     "deploy": {"architecture", "recipe", "models", "data"},
 }
 BELOW["training"] = {"architecture", "recipe", "models", "data", "plots", "cluster"}
-BELOW["tuning"] = BELOW["training"] | {"training"}
-BELOW["__main__"] = BELOW["tuning"] | {"__init__", "tuning", "deploy", "text"}
+BELOW["tuning"] = BELOW["training"] | {"training", "text"}
+BELOW["__main__"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}
 BELOW["__init__"] = set(BELOW) - {"__main__"}
 
 PUBLIC = {
@@ -66,6 +66,7 @@ def imported_rooms(tree: ast.AST, package: str) -> set[str]:
     rooms = {(part + ["__init__"])[1] for part in parts if part[0] == PACKAGE.name}
     # A public name is imported from the room where it lives.
     homes = keras_mobilenets._HOME
+    homes = {name: home.split(".")[0] for name, home in homes.items()}
     return {homes.get(room, room) for room in rooms} - {"__version__"}
 
 

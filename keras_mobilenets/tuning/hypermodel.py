@@ -98,8 +98,9 @@ class HyperMobileNet(keras_tuner.HyperModel):
         }
         chosen = {"alphas": alphas, "resolutions": resolutions, "rhos": rhos}
         given = {key: value for key, value in chosen.items() if value is not None}
-        self.space = Space(names=names, **given, **ranges)
         self._network = {k: v for k, v in settings.items() if k in NETWORK}
+        variant = {k: v for k, v in self._network.items() if k != "batch_norm_epsilon"}
+        self.space = Space(names=names, **given, **ranges, variant=variant)
         self._options = {k: v for k, v in settings.items() if k in DATA_OPTIONS}
         overrides = {k: v for k, v in settings.items() if k in FIELDS}
         quick = QUICK_START["recipe"] if data == "digits" else None
@@ -117,6 +118,11 @@ class HyperMobileNet(keras_tuner.HyperModel):
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         self.space.declare(hp)
+
+    @property
+    def epochs(self) -> int:
+        """Of the longest trial."""
+        return max(recipe.epochs for recipe in self.recipes.values())
 
     def recipe(self, hp: keras_tuner.HyperParameters) -> Recipe:
         """The recipe of a trial, with the values that are searched."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_mobilenets.architecture import cost
 from keras_mobilenets.architecture.arguments import NATIVE_RESOLUTION
@@ -42,9 +42,11 @@ class Point(NamedTuple):
         return f"{self.name} alpha {self.alpha:g} at {self.resolution} px"
 
 
-def priced(name: str, alpha: float, resolution: int, classes: int) -> Point:
+def priced(
+    name: str, alpha: float, resolution: int, classes: int, variant: Mapping[str, Any]
+) -> Point:
     """A point with what the plan says that it costs; its latency is not known."""
-    price = cost(name, alpha=alpha, resolution=resolution, classes=classes)
+    price = cost(name, alpha=alpha, resolution=resolution, classes=classes, **variant)
     counts = (price.macs, price.params, price.peak_memory)
     return Point(name, alpha, resolution, *counts, latency_ms=None)
 

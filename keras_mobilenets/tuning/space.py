@@ -66,6 +66,7 @@ class Space:
             default the published ones, of one large core of a Google Pixel 1.
         learning_rate, weight_decay: (low, high), searched on a log scale.
         dropout: (low, high), searched on a linear scale.
+        variant: variations of all the networks, as in `cost`: {"expansion": 4}.
 
     Raises:
         ValueError: an argument that is not as above, or a budget that none of the
@@ -89,6 +90,7 @@ class Space:
     learning_rate: tuple[float, float] | None = None
     weight_decay: tuple[float, float] | None = None
     dropout: tuple[float, float] | None = None
+    variant: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     _measured: dict[tuple, float | None] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -175,11 +177,13 @@ class Space:
 
     def point(self, name: str, alpha: float, resolution: int) -> Point:
         """A network with its costs, in the space or not; its latency where known."""
-        point = priced(name, alpha, resolution, self.classes)
+        point = priced(name, alpha, resolution, self.classes, self.variant)
         return point._replace(latency_ms=self._latency(point))
 
     def _latency(self, point: Point) -> float | None:
-        known = _published_latency() if self.latency is None else self.latency
+        known = self.latency
+        if known is None:
+            known = {} if self.variant else _published_latency()
         if point.key not in self._measured:  # measuring may take its time
             value = known(*point.key) if callable(known) else known.get(point.key)
             if value is not None:
@@ -192,7 +196,7 @@ class Space:
     ) -> Iterable[Point]:
         unmeasured = {k: v for k, v in self.limits.items() if k != "max_latency_ms"}
         for name, alpha, size in itertools.product(names, alphas, sizes):
-            point = priced(name, alpha, size, self.classes)
+            point = priced(name, alpha, size, self.classes, self.variant)
             if share(point, unmeasured) > 1:
                 continue  # not measured in vain
             point = point._replace(latency_ms=self._latency(point))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 import time
@@ -64,7 +65,8 @@ class Tuner(keras_tuner.Tuner):
         self.server: Server | None = None
         oracle.max_consecutive_failed_trials = float("inf")
         oracle.verbose = 0
-        super().__init__(oracle, hypermodel, **kwargs)
+        with contextlib.redirect_stdout(None):  # it would say that it reloads
+            super().__init__(oracle, hypermodel, **kwargs)
         self._record = functools.partial(cluster.record, oracle)
         if self._is_worker():
             self.oracle = cluster.Client(oracle)

@@ -129,6 +129,7 @@ def test_validation_is_by_the_averages_and_training_is_not(make):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_under_a_strategy_of_kerastuner(make, tmp_path, two_replicas):
     tuner = keras_tuner.GridSearch(
         make(alphas=0.1, resolutions=32),

@@ -34,6 +34,17 @@ def test_costs_are_those_of_the_plan(classes):
         assert point.rho == resolution / 224
 
 
+def test_variations_of_the_network_count():
+    space = Space(alphas=0.5, variant={"expansion": 4}, max_macs=60e6)
+    for point in space.feasible:
+        cost = km.cost(
+            *point.key[:1], alpha=0.5, resolution=point.resolution, expansion=4
+        )
+        assert point[3:6] == (cost.macs, cost.params, cost.peak_memory)
+        assert point.latency_ms is None  # the published ones are of another network
+    assert len(space.feasible) > len(Space(alphas=0.5, max_macs=60e6).feasible)
+
+
 @pytest.mark.parametrize(
     ("limit", "field", "value"),
     [

@@ -1,0 +1,278 @@
+"""`km.search` and its verb: tables, resuming after kill -9, directories, mistakes."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow as tf
+
+import keras_mobilenets as km
+
+ROOT = pathlib.Path(__file__).parents[2]
+POINTS = {"names": "mobilenet_v1", "alphas": (0.1, 0.25), "resolutions": (32, 40)}
+TINY = {"shallow": True, "epochs": 1, "warmup_epochs": 0}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def search(data_dir, tmp_path):
+    def search(**settings):
+        settings = {"directory": tmp_path / "search", "verbose": False, **settings}
+        return km.search("digits", data_dir=data_dir, **{**POINTS, **TINY, **settings})
+
+    return search
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def found(data_dir, tmp_path_factory):
+    """A finished search with one point of four outside of its budget."""
+    directory = tmp_path_factory.mktemp("found")
+    result = km.search(
+        "digits",
+        data_dir=data_dir,
+        directory=directory,
+        max_macs=600_000,
+        workers=2,
+        verbose=False,
+        **POINTS,
+        **TINY,
+    )
+    return result, directory
+
+
+def test_every_point_of_the_budget_is_in_the_table(found):
+    result, _ = found
+    assert [(row["alpha"], row["resolution"]) for row in result.table] == [
+        (0.1, 32),
+        (0.1, 40),
+        (0.25, 32),
+    ]
+    for row in result.table:
+        assert row["status"] == "COMPLETED"
+        assert row["epochs"] == 1
+        assert 0 < row["accuracy"] <= 1
+        assert row["seconds"] > 0
+        point = {key: row[key] for key in ("alpha", "resolution")}
+        cost = km.cost("mobilenet_v1", classes=10, shallow=True, **point)
+        assert (row["macs"], row["params"]) == (cost.macs, cost.params)
+        assert row["macs"] <= 600_000
+    assert result.best(max_macs=200_000)["trial"] == result.table[0]["trial"]
+
+
+def test_accuracy_is_of_the_validation_images(found):
+    result, _ = found
+    for row in result.table:
+        assert row["accuracy"] * 180 == pytest.approx(round(row["accuracy"] * 180))
+
+
+def test_what_a_search_leaves(found):
+    result, directory = found
+    assert km.SearchResult.read(directory / "results.json") == result
+    rows = read_csv(directory / "results.csv")
+    assert [row["trial"] for row in rows] == [row["trial"] for row in result.table]
+    assert (directory / "search.png").stat().st_size > 10_000
+    assert not list(directory.rglob("*partial*"))
+
+
+def test_tensorboard_has_curves_and_hyperparameters(found):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result, directory = found
+    for row in result.table:
+        events = EventAccumulator(str(directory / "tensorboard" / row["trial"]))
+        events.Reload()
+        (curve,) = events.Tensors("val_accuracy")
+        value = tf.make_ndarray(curve.tensor_proto)
+        assert value == pytest.approx(row["accuracy"])
+        metadata = events.SummaryMetadata("_hparams_/session_start_info")
+        assert b"resolution" in metadata.plugin_data.content
+
+
+def test_finished_search_is_given_back(found, data_dir):
+    result, directory = found
+    before = (directory / "results.json").stat().st_mtime_ns
+    trials = {p: p.read_bytes() for p in directory.glob("trial_*/trial.json")}
+    again = km.search(
+        "digits",
+        data_dir=data_dir,
+        directory=directory,
+        max_macs=600_000,
+        isolate=False,
+        verbose=False,
+        **POINTS,
+        **TINY,
+    )
+    assert again == result
+    assert (directory / "results.json").stat().st_mtime_ns >= before
+    assert trials == {p: p.read_bytes() for p in directory.glob("trial_*/trial.json")}
+
+
+def test_other_settings_do_not_fit_into_a_directory(found, data_dir):
+    _, directory = found
+    with pytest.raises(ValueError, match="holds a search with oracle='grid', not"):
+        km.search(
+            "digits",
+            data_dir=data_dir,
+            directory=directory,
+            max_macs=600_000,
+            oracle="random",
+            isolate=False,
+            verbose=False,
+            **POINTS,
+            **TINY,
+        )
+
+
+def test_in_this_process(search):
+    result = search(alphas=0.1, resolutions=32, isolate=False)
+    assert [row["status"] for row in result.table] == ["COMPLETED"]
+
+
+def test_directory_of_something_else_is_left_alone(search, tmp_path):
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty"):
+        search(isolate=False)
+    assert [p.name for p in (tmp_path / "search").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_macs": 1000}, "it leaves none. Nearest to it are mobilenet_v1 alpha"),
+        ({"alphas": (0.1, "x")}, "alpha must be a finite number"),
+        ({"rhos": 0.5}, "rhos or resolutions, not both"),
+        ({"oracle": "annealing"}, "oracle must be one of"),
+        ({"oracle": "random", "learning_rate": (0.01, 0.1)}, "max_trials must be"),
+        ({"workers": 0}, "workers must be a whole number"),
+        ({"time_limit": -1}, "time_limit must be a finite number"),
+        ({"strategy": "two"}, "strategy must be one of"),
+        ({"epochs": 0}, "epochs must be a whole number"),
+        ({"alpha": 0.5}, "did you mean 'alphas'"),
+        ({"data_dir": "/proc/no"}, "data_dir"),
+        ({"splits": {"tran": "train"}}, "did you mean 'train'"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_written(
+    settings, message, tmp_path, monkeypatch, data_dir
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        km.search(
+            isolate=False,
+            verbose=False,
+            **{"data_dir": data_dir, **POINTS, **TINY, **settings},
+        )
+    assert not list(tmp_path.iterdir())
+
+
+# The verb, in processes that are killed.
+
+
+def start(cwd, data_dir, *arguments):
+    command = [sys.executable, "-m", "keras_mobilenets", "search", "mobilenet_v1"]
+    options = "--alphas 0.1 0.25 --resolutions 32 40 --max-macs 600000 --epochs 1"
+    options = [*options.split(), "--set", "shallow=True", "--set", "warmup_epochs=0"]
+    options += ["--data-dir", str(data_dir)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL")  # of the tests; it lets all notices through
+    return subprocess.Popen(
+        [*command, *options, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def trial_states(directory):
+    states = [json.loads(p.read_text()) for p in directory.glob("trial_*/trial.json")]
+    return {state["trial_id"]: state for state in states}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("oracle", ["grid", "random", "bayesian", "hyperband"])
+def test_killed_search_goes_on(oracle, tmp_path, data_dir):
+    arguments = ["--oracle", oracle]
+    if oracle == "hyperband":
+        arguments = [*arguments, "--epochs", "3", "--max-trials", "4"]
+    process = start(tmp_path, data_dir, *arguments)
+    directory = tmp_path / "runs" / "search-digits-1"
+
+    def in_the_middle_of_the_second_trial():
+        log = directory / "trial_0001" / "log.txt"
+        return log.exists() or (directory / "trial_1" / "log.txt").exists()
+
+    wait_for(in_the_middle_of_the_second_trial, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = trial_states(directory)
+    ended = {i: s for i, s in before.items() if s["status"] == "COMPLETED"}
+    (interrupted,) = before.keys() - ended.keys()
+    assert len(ended) == 1
+    files = {
+        path: path.read_bytes()
+        for i in ended
+        for path in directory.glob(f"trial_{i}/*")
+    }
+
+    process = start(tmp_path, data_dir, *arguments, "--json")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["search-digits-1"]
+    table = json.loads(out)["table"]
+    assert {row["status"] for row in table} == {"COMPLETED"}
+    assert len(table) == (4 if oracle == "hyperband" else 3)
+    keys = [(r["alpha"], r["resolution"], r.get("tuner/round")) for r in table]
+    assert len(set(keys)) == len(keys)
+    assert files == {path: path.read_bytes() for path in files}
+    after = trial_states(directory)
+    for i, state in after.items():
+        # One observation each: none ran twice.
+        (seen,) = state["metrics"]["metrics"]["val_accuracy"]["observations"]
+        assert len(seen["value"]) == 1
+        if i in ended:
+            assert state == ended[i]
+    values = [s[interrupted]["hyperparameters"]["values"] for s in (before, after)]
+    assert values[0] == values[1]
+
+
+@pytest.mark.slow
+def test_verb(tmp_path, data_dir):
+    process = start(tmp_path, data_dir, "--max-macs", "200000", "--time-limit", "300")
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("1 of 4 networks are within the budget; 1 trials; runs/")
+    assert "[1/1] mobilenet_v1, alpha 0.1, 32 px: accuracy " in lines[1]
+    assert lines[-1] == "plot: runs/search-digits-1/search.png"
+    assert (tmp_path / "runs/search-digits-1/search.png").exists()
+
+    process = start(tmp_path, data_dir, "--max-macs", "10")
+    out, err = process.communicate()
+    assert process.returncode == 2
+    assert out == ""
+    assert err.startswith("keras-mobilenets: error: max_macs=10 must leave")
+    assert err.count("\n") == 1
