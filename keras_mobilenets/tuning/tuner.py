@@ -87,7 +87,8 @@ class Tuner(keras_tuner.Tuner):
             epochs: of a trial, where its oracle does not say.
             server: one that has been started, and is the caller's to close.
         """
-        self.save()  # from here on a killed search is found again
+        if not self._is_worker():
+            self.save()  # from here on a killed search is found again
         if roles.is_chief_oracle():
             return cluster.serve(self.oracle, self.on_result)
         self.server = server
