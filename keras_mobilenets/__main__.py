@@ -23,7 +23,12 @@ from keras_mobilenets.recipe import difference, get_recipe
 from keras_mobilenets.text import count, table
 
 # Exit statuses of training that did not come to its end.
-STATUS = {"TrainingDiverged": 3, "TrainingInterrupted": 4, "WorkerLost": LOST}
+STATUS = {
+    "TrainingDiverged": 3,
+    "TrainingInterrupted": 4,
+    "SearchStopped": 4,
+    "WorkerLost": LOST,
+}
 
 
 class _Parser(argparse.ArgumentParser):

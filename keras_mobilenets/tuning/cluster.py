@@ -35,6 +35,8 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.distribute.oracle_client import OracleClient
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
+from keras_mobilenets.tuning.isolation import SearchStopped
+
 LOOPBACK = "127.0.0.1"
 BEAT = 5.0  # seconds between two signs of life of a running trial
 LEASE = 30.0  # seconds of silence after which its worker counts as dead
@@ -159,7 +161,7 @@ class Client(OracleClient):
     def __init__(self, oracle: keras_tuner.Oracle):
         super().__init__(oracle)
         self.on_lost: Callable[[], None] = lambda: None
-        self.lost: ConnectionError | None = None  # why the chief counts as gone
+        self.lost: SearchStopped | None = None  # why the chief counts as gone
         self._answered = False
         self._running: dict[str, str] = {}  # trial id: tuner id
         threading.Thread(target=self._beat, daemon=True).start()
@@ -197,7 +199,7 @@ class Client(OracleClient):
                 metadata=metadata,
             )
         except grpc.RpcError as error:
-            raise ConnectionError(
+            raise SearchStopped(
                 f"the chief of the search does not answer ({error.code().name}: "
                 f"{error.details()})"
             ) from error
@@ -211,7 +213,7 @@ class Client(OracleClient):
                 request = protos.get_service().GetTrialRequest(trial_id=trial_id)
                 try:
                     self._ask("GetTrial", request, (TUNER, tuner_id))
-                except ConnectionError as error:
+                except SearchStopped as error:
                     self.lost = error
                     return self.on_lost()
 
@@ -238,7 +240,7 @@ def serve(
 
     Raises:
         ValueError: it cannot listen there.
-        RuntimeError: the workers it has started have all ended before the search.
+        SearchStopped: the workers it has started have all ended before the search.
     """
     address = (
         f"{os.environ.get('KERASTUNER_ORACLE_IP', LOOPBACK)}:"
@@ -265,7 +267,7 @@ def serve(
             ended = [name for name, p in processes.items() if p.poll() is not None]
             chief.bury(ended)
             if processes and len(ended) == len(processes) and chief.deserted:
-                raise RuntimeError(
+                raise SearchStopped(
                     f"all {workers} workers have ended before the search, which can be "
                     f"resumed; what they said is in {os.fspath(logs)}"
                 )

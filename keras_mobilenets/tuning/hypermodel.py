@@ -24,9 +24,9 @@ from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.models import build
 from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe
 from keras_mobilenets.training.averaging import averaged_weights
-from keras_mobilenets.training.callbacks import SetEpoch, TrainingDiverged
+from keras_mobilenets.training.callbacks import TrainingDiverged
 from keras_mobilenets.training.compiling import compile
-from keras_mobilenets.training.fitting import AUTHORS, DATA_OPTIONS, QUICK_START
+from keras_mobilenets.training.settings import AUTHORS, DATA_OPTIONS, QUICK_START
 from keras_mobilenets.tuning.space import RANGES, Space
 
 NETWORK = (*dict.fromkeys(sum(VARIANTS.values(), ())), "batch_norm_epsilon")
@@ -141,6 +141,7 @@ class HyperMobileNet(keras_tuner.HyperModel):
                 recipe=recipe,
                 seed=self._seed,
                 data_dir=self._data_dir,
+                pad_evaluation=replicas > 1,  # no replica may be without images
                 **self._options,
             )
             self._loaded = key, splits
@@ -204,6 +205,17 @@ class HyperMobileNet(keras_tuner.HyperModel):
             shuffle=False,  # the data shuffles itself
             **kwargs,
         )
+
+
+class SetEpoch(keras.callbacks.Callback):
+    """Tells the data which epoch it is in: its order depends on (seed, epoch)."""
+
+    def __init__(self, splits: Splits):
+        super().__init__()
+        self._splits = splits
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._splits.set_epoch(epoch)
 
 
 class AveragedBetweenEpochs(keras.callbacks.Callback):

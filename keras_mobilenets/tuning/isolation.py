@@ -41,8 +41,8 @@ class CallFailed(RuntimeError):
     """
 
 
-class ServerGone(RuntimeError):
-    """The server was closed or killed: nothing is known of the call."""
+class SearchStopped(RuntimeError):
+    """Trials cannot be run any more; the search can be resumed."""
 
 
 class Server:
@@ -91,7 +91,7 @@ class Server:
 
         Raises:
             CallFailed: it raised, crashed, or exceeded a limit.
-            ServerGone: the server ended.
+            SearchStopped: the server ended, and nothing is known of the call.
         """
         ours, theirs = socket.socketpair()
         with ours, theirs, Connection(os.dup(ours.fileno())) as connection:
@@ -104,7 +104,7 @@ class Server:
                 connection.send_bytes(pickle.dumps((function, arguments)))
                 kind, value = connection.recv()
             except (EOFError, OSError) as error:
-                raise ServerGone(self._last_words()) from error
+                raise SearchStopped(self._last_words()) from error
             finally:
                 self._calls.discard(ours)
         if kind == "returned":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import json
 import os
@@ -18,7 +17,7 @@ from keras_mobilenets.architecture.arguments import (
     check_number,
 )
 from keras_mobilenets.recipe import Recipe
-from keras_mobilenets.tuning.isolation import CallFailed, Server
+from keras_mobilenets.tuning.isolation import CallFailed, SearchStopped, Server
 from keras_mobilenets.tuning.space import Latency
 
 if TYPE_CHECKING:
@@ -110,6 +109,8 @@ def search(
     Raises:
         ValueError: an impossible argument, or a budget that leaves no point; before
             anything is trained.
+        SearchStopped: trials can no longer be started, or the chief of a cluster is
+            gone; call again to go on.
 
     Example:
         result = km.search("photos", alphas=(0.35, 0.5, 1.0), max_macs=100e6)
@@ -245,7 +246,9 @@ def _describe(hypermodel: HyperMobileNet, server: Server | None) -> dict[str, An
     try:
         return server.call(describe_data, hypermodel)
     except CallFailed as failure:
-        raise failure.__cause__ or failure from None
+        if isinstance(failure.__cause__, ValueError):
+            raise failure.__cause__ from None
+        raise SearchStopped(f"the data could not be read: {failure}") from failure
 
 
 def _identity(hypermodel: HyperMobileNet, more: dict[str, Any]) -> dict[str, Any]:
@@ -267,22 +270,22 @@ def _claim(
     Raises:
         ValueError: it holds something else, or is in use.
     """
-    from keras_mobilenets.training.workdir import make_workdir, write_json
+    from keras_mobilenets.training.workdir import lock, make_workdir, write_json
 
     if directory is None:
         found = pathlib.Path(RUNS).glob(f"search-{label}-*/{SETTINGS}")
         for file in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
-            kept = _read_settings(file.parent)
-            same = kept == {"finished": False, "settings": identity}
-            if same and _lock(stack, file.parent):
-                return file.parent
+            with contextlib.suppress(ValueError):  # damaged, or another one is in it
+                kept = _read_settings(file.parent)
+                if kept == {"finished": False, "settings": identity}:
+                    stack.enter_context(lock(file.parent))
+                    return file.parent
         path = make_workdir(None, f"search-{label}")
     else:
         path = pathlib.Path(directory)
         if not (path / SETTINGS).is_file():
             path = make_workdir(path, label)
-    if not _lock(stack, path):
-        raise ValueError(f"directory {str(path)!r} is in use by another search")
+    stack.enter_context(lock(path))
     if (path / SETTINGS).is_file():
         kept = _read_settings(path).get("settings", {})
         for name in {**kept, **identity}:
@@ -304,13 +307,3 @@ def _read_settings(path: pathlib.Path) -> dict[str, Any]:
         raise ValueError(
             f"{str(path / SETTINGS)!r} is not that of a search ({error})"
         ) from error
-
-
-def _lock(stack: contextlib.ExitStack, path: pathlib.Path) -> bool:
-    """Take a directory for as long as this process lives, kill -9 included."""
-    file = stack.enter_context(open(path / ".lock", "w"))
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

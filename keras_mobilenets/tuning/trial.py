@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -15,15 +15,13 @@ from tensorboard.plugins.hparams import api as hparams
 
 from keras_mobilenets.training.averaging import averaged_weights
 from keras_mobilenets.training.checkpoint import restore_checkpoint, save_checkpoint
+from keras_mobilenets.training.distribution import make_strategy
 from keras_mobilenets.tuning.hypermodel import HyperMobileNet
 
 STATE = "state.npz"  # everything that a next rung of Hyperband continues from
 
 Strategy = str | Callable[[], tf.distribute.Strategy]
-STRATEGIES: Mapping[str, Strategy] = {
-    "none": tf.distribute.get_strategy,
-    "mirrored": tf.distribute.MirroredStrategy,
-}
+STRATEGIES = ("none", "mirrored")  # the others need processes of their own
 
 
 class Order(NamedTuple):
@@ -48,7 +46,9 @@ def run(hypermodel: HyperMobileNet, order: Order) -> dict[str, float]:
     stopping those of the best epoch.
     """
     hp = order.hyperparameters
-    with make_strategy(order.strategy).scope():
+    strategy = order.strategy
+    strategy = strategy() if callable(strategy) else make_strategy(strategy)
+    with strategy.scope():
         model = hypermodel.build(hp)
         if order.past is not None:
             restore_checkpoint(model, order.past)
@@ -77,11 +77,6 @@ def run(hypermodel: HyperMobileNet, order: Order) -> dict[str, float]:
         with averaged_weights(model):
             _save_weights(model, order.weights)
     return metrics
-
-
-def make_strategy(strategy: Strategy) -> tf.distribute.Strategy:
-    """The strategy of a name, or what a function makes; here, not in the search."""
-    return STRATEGIES[strategy]() if isinstance(strategy, str) else strategy()
 
 
 def share_machine(slot: int, slots: int) -> None:

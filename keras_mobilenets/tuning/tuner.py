@@ -17,7 +17,7 @@ from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from keras_mobilenets.tuning import cluster
 from keras_mobilenets.tuning.hypermodel import HyperMobileNet
-from keras_mobilenets.tuning.isolation import CallFailed, Server, ServerGone
+from keras_mobilenets.tuning.isolation import CallFailed, SearchStopped, Server
 from keras_mobilenets.tuning.trial import STATE, Order, Strategy, run, run_alone
 
 IDLE = 0.3  # seconds until an oracle that waits for results is asked again
@@ -126,8 +126,8 @@ class Tuner(keras_tuner.Tuner):
                 metrics = self.run_trial(trial, epochs=epochs, slot=slot)
                 self._record(trial.trial_id, metrics)
                 trial.status = TrialStatus.COMPLETED
-            except ServerGone as gone:
-                raise getattr(self.oracle, "lost", None) or gone from None
+            except SearchStopped as stopped:
+                raise getattr(self.oracle, "lost", None) or stopped from None
             except CallFailed as failure:
                 if isinstance(failure.__cause__, FatalError):
                     raise failure.__cause__ from failure

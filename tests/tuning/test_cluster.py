@@ -15,6 +15,7 @@ from keras_tuner.src.engine.trial import TrialStatus
 
 import keras_mobilenets as km
 from keras_mobilenets.tuning import cluster
+from keras_mobilenets.tuning.isolation import SearchStopped
 from keras_mobilenets.tuning.oracles import make_oracle
 from keras_mobilenets.tuning.space import Space
 
@@ -166,7 +167,7 @@ def test_worker_ends_where_the_chief_is_gone(monkeypatch):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(free_port()))
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker0")
-    with pytest.raises(ConnectionError, match="chief of the search does not answer"):
+    with pytest.raises(SearchStopped, match="chief of the search does not answer"):
         client().create_trial("worker0")
 
 
