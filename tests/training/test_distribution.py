@@ -105,7 +105,11 @@ def test_workers_and_replicas_train_like_one_device(
     settings = {**RUN, "name": name, "data": str(folder), "learning_rate": rate}
     if name == "mobilenet_v2":
         settings.pop("shallow")
-    half = {**settings, "batch_size": 8}
+    if not float64:
+        # At 32 px the last maps are one pixel, and sixteen values a channel are so
+        # few that batch norm amplifies float32's rounding at any rate.
+        settings |= {"resolution": 96, "batch_size": 32, "epochs": 4}
+    half = {**settings, "batch_size": settings["batch_size"] // 2}
     keras.config.set_dtype_policy("float64" if float64 else "float32")
     try:
         one = km.train(**settings, workdir=tmp_path / "one")
