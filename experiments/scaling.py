@@ -2,9 +2,9 @@
 
     python -m experiments.scaling [--gpu v100] [--step-ms 60] [--link-efficiency 0.5]
 
-Prints the tables of scaling.md and, where no option says otherwise, writes them to
-experiments/results/scaling.json and scaling.png. `scaling_model` has the formulas,
-`scaling_assumptions` the figures that they rest on. Runs in seconds, without
+Prints the tables of scaling.md and, where no option says otherwise, brings it up to
+date, with scaling.json and scaling.png in experiments/results. `scaling_model` has the
+formulas, `scaling_assumptions` the figures that they rest on. Runs in seconds, without
 TensorFlow.
 """
 
@@ -34,22 +34,24 @@ from keras_mobilenets.recipe import get_recipe
 from keras_mobilenets.text import table
 
 RESULT, PLOT = RESULTS / "scaling.json", RESULTS / "scaling.png"
+TEXT = Path(__file__).with_suffix(".md")
 NETWORKS = {"mobilenet_v1": "slim_v1", "mobilenet_v2": "slim_v2"}  # and recipes
 CLASSES = 1001  # slim's ImageNet
 # What is computed, beside the package as it is: changed assumptions, and options.
 KINDS: dict[str, tuple[dict[str, float], dict[str, Any]]] = {
     "as built": ({}, {}),
-    "fused": (dict(zip(("norm_passes", "norm_kernels"), (10, 4), strict=True)), {}),
+    "fused": (dict(zip(("norm_passes", "norm_kernels"), (17, 7), strict=True)), {}),
     "own": ({}, {"synchronized": False}),
     "one ring": ({}, {"algorithm": "ring"}),
 }
+COMPARED = ("gpus", "images_per_s", "efficiency")  # of all but the first
 LABELS = {
     "as built": "batch norm synchronised, as built",
     "fused": "synchronised, in fused kernels",
     "own": "statistics of each GPU's own",
 }
 SERVERS = ((1, 1), (4, 1), (16, 1), (16, 4), (64, 16), (256, 64))  # after workers
-MESSAGES = (4, 2**24)  # bytes of the measured all-reduces that give hop and bandwidth
+MESSAGES = (4, 2**22)  # bytes of the measured all-reduces that give hop and bandwidth
 
 
 def compute(gpu: str, given: dict[str, float], **how: Any) -> dict[str, Any]:
@@ -87,9 +89,14 @@ def compute(gpu: str, given: dict[str, float], **how: Any) -> dict[str, Any]:
                 for link in LINKS
             },
         }  # fmt: skip
+        for kind in list(KINDS)[1:]:
+            for rows in results[name][kind].values():
+                rows[:] = [{key: row[key] for key in COMPARED} for row in rows]
     results["checks"] = checks(given)
-    results["loopback"] = list(loopback(given))
-    return results
+    results["loopback"] = list(loopback())
+    return json.loads(
+        json.dumps(results), parse_float=lambda x: float(f"{float(x):.6g}")
+    )
 
 
 def checks(given: dict[str, float]) -> list[dict[str, float]]:
@@ -103,7 +110,7 @@ def checks(given: dict[str, float]) -> list[dict[str, float]]:
     return rows
 
 
-def loopback(given: dict[str, float]) -> Iterator[dict[str, Any]]:
+def loopback() -> Iterator[dict[str, Any]]:
     """What messages cost two processes of one machine: measured, and by the model.
 
     The model gets the all-reduces as measured by themselves. Measured is what two
@@ -234,6 +241,14 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     return made
 
 
+def refresh(text: str, made: dict[str, str]) -> str:
+    """The text with its tables replaced, each below its title."""
+    for title, lines in made.items():
+        before, old = text.split(f"\n{title}\n\n```\n")
+        text = f"{before}\n{title}\n\n```\n{lines}\n```" + old.split("\n```", 1)[1]
+    return text
+
+
 def plot(results: dict[str, Any], path: Path) -> None:
     """Images a second and efficiency over the number of GPUs."""
     colors = dict(zip(LINKS, ("#ee6677", "#4477aa", "#228833"), strict=True))
@@ -288,12 +303,15 @@ def main(arguments: list[str] | None = None) -> None:
     given = {name: getattr(options, name) for name in ASSUMPTIONS}
     how = {"step_seconds": options.step_ms / 1e3} if options.step_ms else {}
     results = compute(options.gpu, given, **how)
-    for title, text in tables(results).items():
+    made = tables(results)
+    for title, text in made.items():
         print(f"{title}\n\n{text}\n")
     if given == defaults() and not how and options.gpu == parser.get_default("gpu"):
-        beside = RESULT.with_suffix(".tmp")
-        beside.write_text(json.dumps(results, indent=1) + "\n")
-        beside.replace(RESULT)
+        text = refresh(TEXT.read_text(), made)
+        for path, new in ((RESULT, json.dumps(results, indent=1) + "\n"), (TEXT, text)):
+            beside = path.with_suffix(".tmp")
+            beside.write_text(new)
+            beside.replace(path)
         plot(results, PLOT)
 
 

@@ -66,7 +66,7 @@ ASSUMPTIONS: dict[str, Assumption] = {
     ),
     "memory_efficiency": Assumption(
         0.6,
-        "timm's RTX 3090 figures of five MobileNetV2, all within 10 % (see CHECKS)",
+        "timm's RTX 3090 figures of five MobileNetV2, all within 10 %",
         "--step-ms with experiments.benchmarks.training on the GPU",
     ),
     "norm_passes": Assumption(
@@ -84,7 +84,7 @@ ASSUMPTIONS: dict[str, Assumption] = {
     "collective_us": Assumption(
         30,
         "NCCL's tuner has 4 to 10 us before the first hop; the rest is ours",
-        "the all-reduce of 4 bytes of experiments.benchmarks.distribution",
+        "nccl-tests, all_reduce_perf of 4 bytes",
     ),
     "link_efficiency": Assumption(
         0.8,

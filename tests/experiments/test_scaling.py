@@ -243,7 +243,7 @@ def test_the_model_is_within_a_tenth_of_published_speeds():
 
 def test_results_and_tables_are_current(kept):
     results = scaling.compute("a100", defaults())
-    assert kept == json.loads(json.dumps(results))
+    assert kept == results
     text = Path(scaling.__file__).with_suffix(".md").read_text()
     for title, table in scaling.tables(results).items():
         assert title in text
@@ -271,7 +271,7 @@ def test_the_comparison_on_this_machine_is_with_what_was_measured(kept):
     for row in kept["loopback"]:
         steps = measured[row["case"]]
         difference = steps["workers"]["step_s"] - steps["apart_synchronized"]["step_s"]
-        assert row["measured_ms"] == pytest.approx(1e3 * difference)
+        assert row["measured_ms"] == pytest.approx(1e3 * difference, rel=1e-4)
         assert row["messages"] == 2 * {"v2": 52, "v1": 27}[row["case"][10:12]] + 1
 
 
