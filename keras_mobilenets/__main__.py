@@ -229,8 +229,8 @@ def _search(arguments: argparse.Namespace) -> int:
     _start_tensorflow()
     options = _given(
         arguments, "data", "alphas", "resolutions", "rhos", "max_macs", "max_params",
-        "max_memory", "max_latency_ms", "oracle", "max_trials", "recipe", "weights",
-        "seed", "data_dir", "directory", "workers", "cluster", "time_limit",
+        "max_memory", "max_latency_ms", "oracle", "max_trials", "prior", "recipe",
+        "weights", "seed", "data_dir", "directory", "workers", "cluster", "time_limit",
         "memory_limit", "strategy", "epochs", "batch_size", "learning_rate",
     )  # fmt: skip
     if arguments.names:
@@ -460,6 +460,7 @@ def _make_parser() -> argparse.ArgumentParser:
     for name, text in (
         ("data", "digits (default), a TFDS name, or a folder of class folders"),
         ("oracle", "grid (default), random, bayesian or hyperband"),
+        ("prior", "published: try first what ImageNet's accuracies suggest"),
         ("recipe", "a name from 'keras-mobilenets recipes'"),
         ("directory", "of the search, new or to go on in (default: see search())"),
         ("weights", "imagenet, or a weights file to start from"),

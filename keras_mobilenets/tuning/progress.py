@@ -12,7 +12,7 @@ import numpy as np
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from keras_mobilenets.text import count, table
-from keras_mobilenets.tuning.cluster import record
+from keras_mobilenets.tuning.protocol import record
 from keras_mobilenets.tuning.results import SearchResult
 from keras_mobilenets.tuning.space import Space
 

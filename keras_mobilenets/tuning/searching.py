@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.architecture.arguments import (
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from keras_mobilenets.tuning.trial import Strategy
     from keras_mobilenets.tuning.tuner import Tuner
 
-RUNS = "runs"  # parent of the directories that nobody named
-SETTINGS = "search.json"
-
 # What `search()` chooses where nothing is said: four points, a few minutes.
 QUICK = {"alphas": (0.35, 0.5), "resolutions": (32, 48)}
 
@@ -49,6 +45,7 @@ def search(
     latency: Latency | None = None,
     oracle: str = "grid",
     max_trials: int | None = None,
+    prior: str | Callable[[str, float, int], float] | None = None,
     recipe: str | Recipe | None = None,
     weights: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -86,6 +83,9 @@ def search(
             published ones of a Google Pixel 1.
         oracle: "grid", "random", "bayesian" or "hyperband".
         max_trials: at most so many; by default all points.
+        prior: the accuracy to expect, which decides what is tried first: a function
+            of name, alpha and resolution, or "published" for what ImageNet's
+            suggests.
         recipe, weights, seed, data_dir: as in `train`.
         directory: of the search; a new one, or one to go on in. By default the
             unfinished search of these settings in `runs`, else the next free
@@ -130,6 +130,15 @@ def search(
     }
     check_integer("workers", workers, low=1)
     check_integer("cluster", cluster, low=0)
+    if not isolate and (workers > 1 or time_limit or memory_limit):
+        raise ValueError(
+            "isolate=False runs one trial at a time, without limits; got "
+            f"workers={workers}, time_limit={time_limit}, memory_limit={memory_limit}"
+        )
+    if memory_limit is not None and not os.path.exists("/proc/self/statm"):
+        raise ValueError(
+            f"memory_limit needs Linux's /proc, which is not here; got {memory_limit!r}"
+        )
     for name, limit in (("time_limit", time_limit), ("memory_limit", memory_limit)):
         if limit is not None:
             check_number(name, limit, low=0, open_low=True)
@@ -140,8 +149,8 @@ def search(
 
         from keras_tuner.src.distribute import utils as roles
 
-        from keras_mobilenets.training.workdir import write_json
         from keras_mobilenets.tuning.cluster import serve
+        from keras_mobilenets.tuning.directory import claim, finish, identify
         from keras_mobilenets.tuning.hypermodel import HyperMobileNet
         from keras_mobilenets.tuning.progress import Progress, rehearse
         from keras_mobilenets.tuning.trial import STRATEGIES
@@ -171,14 +180,18 @@ def search(
         space = dataclasses.replace(
             hypermodel.space, classes=about["classes"], latency=latency, **limits
         )
-        engine = {"max_trials": max_trials, "seed": seed}
         make = functools.partial(
-            _make_oracle, space=space, max_epochs=hypermodel.epochs, **engine
+            _make_oracle,
+            space=space,
+            max_trials=max_trials,
+            max_epochs=hypermodel.epochs,
+            seed=seed,
+            prior=prior,
         )
         made = make(oracle)
-        identity = _identity(hypermodel, {**limits, "oracle": oracle, "seed": seed})
+        chosen = {**limits, "oracle": oracle, "seed": seed, "prior": prior}
         label = pathlib.Path(data).name.replace(":", "_") or "data"
-        path = _claim(stack, directory, label, identity)
+        path = claim(stack, directory, label, identify(hypermodel, chosen))
         progress = Progress(
             made,
             space,
@@ -198,7 +211,7 @@ def search(
         else:
             tuner.search(server=server)
         result = progress.end()
-        write_json(path / SETTINGS, {"finished": True, "settings": identity})
+        finish(path)
         return result
 
 
@@ -249,61 +262,3 @@ def _describe(hypermodel: HyperMobileNet, server: Server | None) -> dict[str, An
         if isinstance(failure.__cause__, ValueError):
             raise failure.__cause__ from None
         raise SearchStopped(f"the data could not be read: {failure}") from failure
-
-
-def _identity(hypermodel: HyperMobileNet, more: dict[str, Any]) -> dict[str, Any]:
-    """The settings that make a search the same one, as JSON keeps them."""
-    arguments = {k: v for k, v in hypermodel.arguments.items() if k != "recipe"}
-    recipes = {n: r.as_dict() for n, r in hypermodel.recipes.items()}
-    identity = {**arguments, "recipes": recipes, **more}
-    return json.loads(json.dumps(identity, default=os.fspath))
-
-
-def _claim(
-    stack: contextlib.ExitStack,
-    directory: str | os.PathLike[str] | None,
-    label: str,
-    identity: dict[str, Any],
-) -> pathlib.Path:
-    """The directory of a search, new or to go on in, and nobody else's until it ends.
-
-    Raises:
-        ValueError: it holds something else, or is in use.
-    """
-    from keras_mobilenets.training.workdir import lock, make_workdir, write_json
-
-    if directory is None:
-        found = pathlib.Path(RUNS).glob(f"search-{label}-*/{SETTINGS}")
-        for file in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
-            with contextlib.suppress(ValueError):  # damaged, or another one is in it
-                kept = _read_settings(file.parent)
-                if kept == {"finished": False, "settings": identity}:
-                    stack.enter_context(lock(file.parent))
-                    return file.parent
-        path = make_workdir(None, f"search-{label}")
-    else:
-        path = pathlib.Path(directory)
-        if not (path / SETTINGS).is_file():
-            path = make_workdir(path, label)
-    stack.enter_context(lock(path))
-    if (path / SETTINGS).is_file():
-        kept = _read_settings(path).get("settings", {})
-        for name in {**kept, **identity}:
-            if kept.get(name) != identity.get(name):
-                raise ValueError(
-                    f"directory {str(path)!r} holds a search with {name}="
-                    f"{kept.get(name)!r}, not {identity.get(name)!r}; give it what it "
-                    "was started with, or name another directory"
-                )
-    write_json(path / SETTINGS, {"finished": False, "settings": identity})
-    return path
-
-
-def _read_settings(path: pathlib.Path) -> dict[str, Any]:
-    """What a search was started with, and whether it is finished."""
-    try:
-        return dict(json.loads((path / SETTINGS).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{str(path / SETTINGS)!r} is not that of a search ({error})"
-        ) from error

@@ -15,9 +15,10 @@ from keras_tuner.errors import FatalError
 from keras_tuner.src.distribute import utils as roles
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
-from keras_mobilenets.tuning import cluster
+from keras_mobilenets.tuning.cluster import serve
 from keras_mobilenets.tuning.hypermodel import HyperMobileNet
 from keras_mobilenets.tuning.isolation import CallFailed, SearchStopped, Server
+from keras_mobilenets.tuning.protocol import Client, record
 from keras_mobilenets.tuning.trial import STATE, Order, Strategy, run, run_alone
 
 IDLE = 0.3  # seconds until an oracle that waits for results is asked again
@@ -67,9 +68,9 @@ class Tuner(keras_tuner.Tuner):
         oracle.verbose = 0
         with contextlib.redirect_stdout(None):  # it would say that it reloads
             super().__init__(oracle, hypermodel, **kwargs)
-        self._record = functools.partial(cluster.record, oracle)
+        self._record = functools.partial(record, oracle)
         if self._is_worker():
-            self.oracle = cluster.Client(oracle)
+            self.oracle = Client(oracle)
             self._record = self.oracle.update_trial
 
     def _populate_initial_space(self) -> None:
@@ -90,7 +91,7 @@ class Tuner(keras_tuner.Tuner):
         if not self._is_worker():
             self.save()  # from here on a killed search is found again
         if roles.is_chief_oracle():
-            return cluster.serve(self.oracle, self.on_result)
+            return serve(self.oracle, self.on_result)
         self.server = server
         if self.isolate and server is None:
             with Server() as self.server:

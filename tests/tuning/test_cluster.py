@@ -14,7 +14,8 @@ import pytest
 from keras_tuner.src.engine.trial import TrialStatus
 
 import keras_mobilenets as km
-from keras_mobilenets.tuning import cluster
+from keras_mobilenets.tuning import protocol
+from keras_mobilenets.tuning.cluster import serve
 from keras_mobilenets.tuning.isolation import SearchStopped
 from keras_mobilenets.tuning.oracles import make_oracle
 from keras_mobilenets.tuning.space import Space
@@ -48,9 +49,7 @@ def start(tmp_path, monkeypatch, stack, **settings):
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(port))
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker0")
-    thread = threading.Thread(
-        target=cluster.serve, args=(oracle, results.append), daemon=True
-    )
+    thread = threading.Thread(target=serve, args=(oracle, results.append), daemon=True)
     thread.start()
     stack.callback(lambda: thread.is_alive() and pytest.fail("the chief goes on"))
     stack.callback(thread.join, 30)
@@ -66,7 +65,7 @@ def free_port():
 
 
 def client():
-    return cluster.Client(make())
+    return protocol.Client(make())
 
 
 def finish(worker, trial, accuracy=0.5):
@@ -113,8 +112,8 @@ def test_message_of_a_failure_travels(chief):
 
 
 def test_silent_worker_loses_its_trial_to_another(chief, monkeypatch):
-    monkeypatch.setattr(cluster, "LEASE", 0.5)
-    monkeypatch.setattr(cluster, "BEAT", 0.1)
+    monkeypatch.setattr(protocol, "LEASE", 0.5)
+    monkeypatch.setattr(protocol, "BEAT", 0.1)
     oracle, results = chief(max_trials=2)
     worker = client()
     lost = worker.create_trial("dead")
@@ -137,7 +136,7 @@ def test_silent_worker_loses_its_trial_to_another(chief, monkeypatch):
 
 def test_worker_that_comes_back_keeps_its_trial(chief, monkeypatch):
     """As after a restart of the chief, which finds the trial among the interrupted."""
-    monkeypatch.setattr(cluster, "BEAT", 0.05)
+    monkeypatch.setattr(protocol, "BEAT", 0.05)
     oracle, results = chief(max_trials=1)
     worker = client()
     trial = worker.create_trial("worker0")
@@ -163,7 +162,7 @@ def test_nobody_is_sent_away_while_a_trial_may_come_back(chief):
 
 
 def test_worker_ends_where_the_chief_is_gone(monkeypatch):
-    monkeypatch.setattr(cluster, "STARTING", 0.3)
+    monkeypatch.setattr(protocol, "STARTING", 0.3)
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(free_port()))
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker0")
@@ -181,7 +180,7 @@ def test_address_in_use(tmp_path, monkeypatch):
         oracle = make()
         oracle._set_project_dir(tmp_path, "search")
         with pytest.raises(ValueError, match="KERASTUNER_ORACLE_PORT must be a free"):
-            cluster.serve(oracle, print)
+            serve(oracle, print)
 
 
 # Whole searches.

@@ -160,6 +160,8 @@ def test_directory_of_something_else_is_left_alone(search, tmp_path):
         ({"oracle": "annealing"}, "oracle must be one of"),
         ({"oracle": "random", "learning_rate": (0.01, 0.1)}, "max_trials must be"),
         ({"workers": 0}, "workers must be a whole number"),
+        ({"workers": 2}, "isolate=False runs one trial at a time"),
+        ({"prior": "public"}, 'prior must be "published"'),
         ({"time_limit": -1}, "time_limit must be a finite number"),
         ({"strategy": "two"}, "strategy must be one of"),
         ({"epochs": 0}, "epochs must be a whole number"),
