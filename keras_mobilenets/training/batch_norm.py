@@ -41,6 +41,18 @@ def _move(average: keras.Variable, value: tf.Tensor, momentum: float) -> None:
     average.assign(old - (old - tf.cast(value, old.dtype)) * (1.0 - momentum))
 
 
+def _move_statistics(
+    layer: keras.layers.BatchNormalization,
+    mean: tf.Tensor,
+    variance: tf.Tensor,
+    count: tf.Tensor,
+) -> None:
+    """Move the layer's statistics; `variance` is biased, and moves it unbiased."""
+    unbiased = variance * count / tf.maximum(count - 1, 1)
+    _move(layer.moving_mean, mean, layer.momentum)
+    _move(layer.moving_variance, unbiased, layer.momentum)
+
+
 @tf.function  # traced once a shape, not once a layer: a third off the first step
 @tf.custom_gradient
 def _normalize_batch(
@@ -89,17 +101,25 @@ def _normalize_batch(
 
 def _all_replicas_statistics(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Mean, biased variance and number of pixels over the batches of all replicas."""
-    # Only the few numbers of each channel in float64, where the difference of two
-    # large squares does no harm.
     moments = tf.nn.moments(x, [0, 1, 2])
     mean, variance = (tf.cast(moment, tf.float64) for moment in moments)
     count = tf.cast(tf.size(x[..., 0]), tf.float64)
+    all_of_them = _over_replicas(mean, variance, count)
+    return tuple(tf.cast(value, x.dtype) for value in all_of_them)
+
+
+def _over_replicas(
+    mean: tf.Tensor, variance: tf.Tensor, count: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The moments of all replicas' batches from those of each, in float64.
+
+    There the difference of two large squares does no harm.
+    """
     sums = [count, count * mean, count * (variance + tf.square(mean))]
     context = tf.distribute.get_replica_context()
     count, total, squares = context.all_reduce("sum", sums)
     mean = total / count
-    variance = tf.maximum(squares / count - tf.square(mean), 0)
-    return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype), tf.cast(count, x.dtype)
+    return mean, tf.maximum(squares / count - tf.square(mean), 0), count
 
 
 def _fused(
@@ -120,6 +140,60 @@ def _fused(
         layer.moving_mean.assign(outputs.batch_mean)
         layer.moving_variance.assign(outputs.batch_variance)
     return outputs.y
+
+
+def _fused_together(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tensor:
+    """The fused kernels, with the statistics of the batches of all replicas.
+
+    Elementary operations would move the map through memory twice as often.
+    """
+    gamma, beta = (tf.convert_to_tensor(v) for v in (layer.gamma, layer.beta))
+    none = tf.zeros([0], gamma.dtype)
+    kernel = tf.raw_ops.FusedBatchNormV3
+    settings = {"epsilon": layer.epsilon, "is_training": False}
+    context = tf.distribute.get_replica_context()
+
+    @tf.custom_gradient
+    def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
+        zeros, ones = tf.zeros_like(gamma), tf.ones_like(gamma)
+        own = kernel(
+            x=x, scale=ones, offset=zeros, mean=none, variance=none,
+            epsilon=layer.epsilon, is_training=True,
+        )  # fmt: skip
+        # The kernel's variance is the unbiased one.
+        size = tf.cast(tf.size(x[..., 0]), tf.float64)
+        biased = tf.cast(own.batch_variance, tf.float64) * (size - 1) / size
+        mean, variance, count = _over_replicas(
+            tf.cast(own.batch_mean, tf.float64), biased, size
+        )
+        mean, variance, count = (
+            tf.cast(value, gamma.dtype) for value in (mean, variance, count)
+        )
+        y = kernel(
+            x=x, scale=gamma, offset=beta, mean=mean, variance=variance, **settings
+        ).y
+
+        def gradient(dy: tf.Tensor, *_: Any) -> tuple[tf.Tensor, ...]:
+            # As if the statistics were constants; then what flows through them.
+            straight = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=dy, x=x, scale=gamma, reserve_space_1=mean,
+                reserve_space_2=variance, reserve_space_3=none, **settings,
+            )  # fmt: skip
+            dgamma, dbeta = straight.scale_backprop, straight.offset_backprop
+            sums = [tf.cast(d, tf.float64) for d in (dbeta, dgamma)]
+            sums = context.all_reduce("sum", sums)
+            by_beta, by_gamma = (tf.cast(d, gamma.dtype) / count for d in sums)
+            inverse = tf.math.rsqrt(variance + layer.epsilon)
+            slope = -gamma * tf.square(inverse) * by_gamma
+            shift = -gamma * inverse * by_beta - slope * mean
+            through = tf.cast(slope, x.dtype) * x + tf.cast(shift, x.dtype)
+            return straight.x_backprop + through, dgamma, dbeta
+
+        return (y, mean, variance, count), gradient
+
+    y, mean, variance, count = normalize(x, gamma, beta)
+    _move_statistics(layer, mean, variance, count)
+    return y
 
 
 def _elementary(
@@ -145,9 +219,7 @@ def _elementary(
         y = tf.ensure_shape(y, x.shape)
         count = tf.cast(tf.size(x[..., 0]), x.dtype)
     if training:
-        unbiased = variance * count / tf.maximum(count - 1, 1)
-        _move(layer.moving_mean, mean, layer.momentum)
-        _move(layer.moving_variance, unbiased, layer.momentum)
+        _move_statistics(layer, mean, variance, count)
     return y
 
 
@@ -164,7 +236,9 @@ def _call(
     synchronized = layer.synchronized and _replicas() > 1
     # On CPUs the fused kernel is slow where channels do not fill a vector of four.
     ragged = inputs.shape[-1] % 4 and not tf.config.list_physical_devices("GPU")
-    if training and (synchronized or ragged):
+    if training and synchronized:
+        return _fused_together(layer, inputs)
+    if training and ragged:
         outputs = _elementary(layer, tf.cast(inputs, "float32"), training)
         return tf.cast(outputs, layer.compute_dtype)
     return _fused(layer, inputs, training)

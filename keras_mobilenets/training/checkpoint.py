@@ -113,7 +113,7 @@ def save_checkpoint(
         return
     path = pathlib.Path(path)
     beside = path.with_name(f".{path.name}{PARTIAL}")
-    arrays = {name: keras.ops.convert_to_numpy(v) for name, v in _state(model).items()}
+    arrays = {name: _value(variable) for name, variable in _state(model).items()}
     arrays[METRICS] = counted
     arrays[NOTE] = np.frombuffer(json.dumps(dict(note or {})).encode(), np.uint8)
     try:
@@ -125,6 +125,14 @@ def save_checkpoint(
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _value(variable: keras.Variable) -> np.ndarray:
+    value = variable.value
+    if isinstance(value, tf.distribute.DistributedValues):
+        return keras.ops.convert_to_numpy(variable)
+    # A quarter of the time of Keras' way, and there are hundreds.
+    return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype).numpy()
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

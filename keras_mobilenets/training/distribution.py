@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 import time
@@ -177,6 +178,8 @@ def make_strategy(
                 "cpu_replicas are for strategy 'mirrored'; got "
                 f"cpu_replicas={cpu_replicas} with strategy={strategy!r}"
             )
+    if read_task() is None:  # TensorFlow would read an empty text as JSON
+        os.environ.pop(VARIABLE, None)
     if strategy == "auto":
         strategy = _automatic(cpu_replicas)
     if cpu_replicas is not None and strategy != "mirrored":

@@ -74,18 +74,17 @@ def test_two_replicas_train_like_one_device(folder, tmp_path, two_replicas):
 
 
 WORKERS = """
-import sys, keras
-if {float64}:
-    keras.config.set_dtype_policy("float64")
+import keras
+keras.config.set_dtype_policy("float64")
 import keras_mobilenets as km
 km.train(**{settings!r}, strategy="multi_worker")
 """
 
 
-def run_workers(settings: dict, float64: bool, workers: int = 2) -> None:
+def run_workers(settings: dict, workers: int = 2) -> None:
     from keras_mobilenets.cluster import environment_of, local_tasks
 
-    program = WORKERS.format(float64=float64, settings=settings)
+    program = WORKERS.format(settings=settings)
     processes = [
         subprocess.Popen([sys.executable, "-c", program], env=environment_of(task))
         for task in local_tasks(workers)
@@ -95,29 +94,26 @@ def run_workers(settings: dict, float64: bool, workers: int = 2) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
-@pytest.mark.parametrize(
-    ("rate", "float64"), [(1e-5, False), (0.045, True)], ids=["float32", "float64"]
-)
 def test_workers_and_replicas_train_like_one_device(
-    name, rate, float64, folder, tmp_path, two_replicas
+    name, folder, tmp_path, two_replicas
 ):
-    """20 steps with synchronised batch norm: losses and weights within 1e-5."""
-    settings = {**RUN, "name": name, "data": str(folder), "learning_rate": rate}
+    """20 steps with synchronised batch norm: losses and weights within 1e-5.
+
+    In float64: a single pass in float32 through a fresh network is off by more, on
+    one device as on two.
+    """
+    settings = {**RUN, "name": name, "data": str(folder), "learning_rate": 0.045}
     if name == "mobilenet_v2":
         settings.pop("shallow")
-    if not float64:
-        # At 32 px the last maps are one pixel, and sixteen values a channel are so
-        # few that batch norm amplifies float32's rounding at any rate.
-        settings |= {"resolution": 96, "batch_size": 32, "epochs": 4}
     half = {**settings, "batch_size": settings["batch_size"] // 2}
-    keras.config.set_dtype_policy("float64" if float64 else "float32")
+    keras.config.set_dtype_policy("float64")
     try:
         one = km.train(**settings, workdir=tmp_path / "one")
         km.train(**half, workdir=tmp_path / "two", strategy=two_replicas)
     finally:
         keras.config.set_dtype_policy("float32")
     assert one.report["steps_per_epoch"] * one.report["epochs"] >= 20
-    run_workers({**half, "workdir": str(tmp_path / "workers")}, float64)
+    run_workers({**half, "workdir": str(tmp_path / "workers")})
     assert_close(tmp_path / "one", tmp_path / "two", 1e-5)
     assert_close(tmp_path / "one", tmp_path / "workers", 1e-5)
 
@@ -258,8 +254,9 @@ def test_clusters_that_do_not_fit(strategy, cluster, message, monkeypatch):
 
 
 def test_automatic_choice(monkeypatch, two_replicas):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setenv("TF_CONFIG", "")  # as if there were none
     one = make_strategy()  # no GPUs here
+    assert "TF_CONFIG" not in os.environ  # TensorFlow would read it as JSON
     assert one.num_replicas_in_sync == 1
     assert is_chief(one)
     assert make_strategy(two_replicas) is two_replicas
