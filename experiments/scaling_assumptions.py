@@ -70,12 +70,12 @@ ASSUMPTIONS: dict[str, Assumption] = {
         "--step-ms with experiments.benchmarks.training on the GPU",
     ),
     "norm_passes": Assumption(
-        32,
-        "counted: operations on whole maps in the traced graph of a synchronised batch "
-        "norm, forward and backward; the fused kernels make 8",
+        17,
+        "counted: what the fused kernels and the few operations around them read and "
+        "write of a map; without synchronisation they make 8, Keras' operations 32",
         "--step-ms of one and of two GPUs",
     ),
-    "norm_kernels": Assumption(20, "counted likewise; the fused are 2", "a profile"),
+    "norm_kernels": Assumption(7, "counted likewise; 2 and 20", "a profile"),
     "kernel_us": Assumption(
         10,
         "ours: TensorFlow's host starts some 100,000 kernels a second",

@@ -31,10 +31,10 @@ def gradient_bytes(price: Cost) -> int:
 def norm_messages(price: Cost) -> list[int]:
     """Bytes of each message of synchronised batch norm in a step.
 
-    A layer sends a count and two sums a channel forward, and their gradients back.
+    A layer sends a count and two sums a channel forward, and two sums back.
     """
     widths = [r.layer.channels_out for r in price.layers if r.layer.batch_norm]
-    return [NORM_BYTES * (2 * width + 1) for width in widths] * 2
+    return [NORM_BYTES * (2 * width + extra) for width in widths for extra in (1, 0)]
 
 
 def _passes(price: Cost, norm: tuple[int, int]) -> Iterable[tuple[int, int, int]]:
