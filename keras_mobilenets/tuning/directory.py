@@ -49,7 +49,12 @@ def claim(
     else:
         path = pathlib.Path(directory)
         if not (path / SETTINGS).is_file():
-            path = make_workdir(path, label)
+            try:
+                path = make_workdir(path, label)
+            except ValueError as error:  # `train` has another word for it
+                raise ValueError(
+                    str(error).replace("workdir", "directory", 1)
+                ) from None
     stack.enter_context(lock(path))
     if (path / SETTINGS).is_file():
         kept = _read_settings(path).get("settings", {})

@@ -57,10 +57,10 @@ class Progress:
         asked = len(space.names) * len(space.alphas) * len(space.resolutions)
         ended = self._ended(self._result())
         self._print(
-            f"{len(space.feasible)} of {asked} networks are within the budget; "
-            f"{len(self._plan)} trials"
+            f"networks within the budget: {len(space.feasible)} of {asked}; trials: "
+            f"{len(self._plan)}"
             + (f", of which {len(ended)} have ended" if ended else "")
-            + f"; {self._path}"
+            + f"; directory: {self._path}"
         )
 
     def __call__(self, trial: Trial) -> None:

@@ -130,6 +130,9 @@ def search(
     }
     check_integer("workers", workers, low=1)
     check_integer("cluster", cluster, low=0)
+    for name, limit in (("time_limit", time_limit), ("memory_limit", memory_limit)):
+        if limit is not None:
+            check_number(name, limit, low=0, open_low=True)
     if not isolate and (workers > 1 or time_limit or memory_limit):
         raise ValueError(
             "isolate=False runs one trial at a time, without limits; got "
@@ -139,9 +142,6 @@ def search(
         raise ValueError(
             f"memory_limit needs Linux's /proc, which is not here; got {memory_limit!r}"
         )
-    for name, limit in (("time_limit", time_limit), ("memory_limit", memory_limit)):
-        if limit is not None:
-            check_number(name, limit, low=0, open_low=True)
 
     with contextlib.ExitStack() as stack:
         # It imports TensorFlow while this process does.

@@ -146,7 +146,7 @@ def test_in_this_process(search):
 def test_directory_of_something_else_is_left_alone(search, tmp_path):
     (tmp_path / "search").mkdir()
     (tmp_path / "search" / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not empty"):
+    with pytest.raises(ValueError, match="^directory .* is not empty"):
         search(isolate=False)
     assert [p.name for p in (tmp_path / "search").iterdir()] == ["mine.txt"]
 
@@ -267,7 +267,9 @@ def test_verb(tmp_path, data_dir):
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].startswith("1 of 4 networks are within the budget; 1 trials; runs/")
+    assert lines[0] == (
+        "networks within the budget: 1 of 4; trials: 1; directory: runs/search-digits-1"
+    )
     assert "[1/1] mobilenet_v1, alpha 0.1, 32 px: accuracy " in lines[1]
     assert lines[-1] == "plot: runs/search-digits-1/search.png"
     assert (tmp_path / "runs/search-digits-1/search.png").exists()

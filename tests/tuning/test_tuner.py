@@ -92,6 +92,7 @@ def test_a_failed_trial_costs_only_itself(make, workers):
     assert "Traceback" in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_trial_that_hangs_is_ended(make):
     settings = {"alphas": (HANG, RAISE)}
     tuner = make(model=Misbehaving, settings=settings, time_limit=5)
