@@ -319,7 +319,7 @@ def test_work_directory(inside):
     run = inside / "runs" / "digits-1"
     expected = {
         "model.keras", "report.json", "history.csv", "curves.png", "tensorboard",
-        "samples",
+        "samples", "settings.json", "timing.json",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == expected
     for part in ("train", "validation"):
@@ -437,13 +437,22 @@ def test_again_with_the_same_seed(inside, capsys):
 def test_a_work_directory_in_use_is_left_alone(inside, capsys, occupied):
     (inside / "a file").write_text("of the user")
     before = contents(inside)
-    assert main(["train", *TINY, "--data-dir", "data", "--workdir", occupied]) == 2
+    options = ["--seed", "1", "--data-dir", "data", "--workdir", occupied]
+    assert main(["train", *TINY, *options]) == 2
     printed = capsys.readouterr()
     message = one_line(printed.err)
     assert "workdir" in message
     assert occupied in message
     assert "new directory" in message
     assert not printed.out
+    assert contents(inside) == before
+
+
+def test_the_same_run_again_is_given_back(inside, capsys):
+    before = contents(inside)
+    options = ["--data-dir", "data", "--workdir", "runs/digits-1"]
+    assert main(["train", *TINY, *options]) == 0
+    assert "this run is finished: runs/digits-1" in capsys.readouterr().out
     assert contents(inside) == before
 
 
