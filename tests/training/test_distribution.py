@@ -93,16 +93,18 @@ def run_workers(settings: dict, workers: int = 2) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    ("name", "rate"), [("mobilenet_v1", 0.045), ("mobilenet_v2", 1e-5)]
+)
 def test_workers_and_replicas_train_like_one_device(
-    name, folder, tmp_path, two_replicas
+    name, rate, folder, tmp_path, two_replicas
 ):
     """20 steps with synchronised batch norm: losses and weights within 1e-5.
 
     In float64: a single pass in float32 through a fresh network is off by more, on
-    one device as on two.
+    one device as on two. At 0.045 V2 diverges on this noise, wherever it is trained.
     """
-    settings = {**RUN, "name": name, "data": str(folder), "learning_rate": 0.045}
+    settings = {**RUN, "name": name, "data": str(folder), "learning_rate": rate}
     if name == "mobilenet_v2":
         settings.pop("shallow")
     half = {**settings, "batch_size": settings["batch_size"] // 2}
