@@ -309,7 +309,7 @@ def make_scale(recipe: Recipe, strategy: tf.distribute.Strategy) -> Scale:
 def distribute(
     strategy: tf.distribute.Strategy, splits: Splits, part: str
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-    """One of `splits` as the replicas of `strategy` take it; "train" has no end.
+    """One of `splits` as the replicas of `strategy` take it, or "endless".
 
     One device gets the dataset itself; replicas get their shares of every batch.
     """
@@ -321,4 +321,4 @@ def distribute(
 
 
 def _part(splits: Splits, part: str) -> tf.data.Dataset:
-    return splits.endless() if part == "train" else getattr(splits, part)
+    return splits.endless() if part == "endless" else getattr(splits, part)

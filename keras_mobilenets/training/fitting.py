@@ -323,7 +323,7 @@ def _fit(
     if chief:
         board = directory / files.TENSORBOARD
         callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
-    batches = None if asynchronous else distribute(strategy, splits, "train")
+    batches = None if asynchronous else distribute(strategy, splits, "endless")
 
     def fit(until: int) -> None:
         splits.set_position(position.epoch, position.step)
