@@ -66,7 +66,7 @@ def assert_same(one: pathlib.Path, other: pathlib.Path) -> None:
     assert not (other / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("step", [3, 7, 10])
+@pytest.mark.parametrize("step", [3, pytest.param(7, marks=pytest.mark.slow), 10])
 def test_stopped_inside_at_the_end_and_in_the_next_epoch(step, run, whole, tmp_path):
     assert whole.report["steps_per_epoch"] == 7
     with pytest.raises(km.TrainingInterrupted, match=f"after step {step};"):
