@@ -208,6 +208,7 @@ def test_labels_are_no_settings(field):
 
 NUMBERS = [
     "learning_rate",
+    "asynchronous_workers",
     "decay_rate",
     "decay_epochs",
     "warmup_epochs",
@@ -227,7 +228,13 @@ NUMBERS = [
     "crop_min_covered",
     "eval_crop",
 ]
-FLAGS = ["scale_learning_rate", "staircase", "background_class", "flip"]
+FLAGS = [
+    "scale_learning_rate",
+    "synchronize_batch_norm",
+    "staircase",
+    "background_class",
+    "flip",
+]
 WORDS = ["optimizer", "weight_decay_scope", "color", "resize"]
 PAIRS = ["crop_area", "crop_aspect"]
 

@@ -176,7 +176,6 @@ def load_data(
         raise ValueError(f"seed must be below 2**63; got {seed}")
     if pad_evaluation is not None:
         check_flag("pad_evaluation", pad_evaluation)
-    check_known("splits", splits or {}, PARTS)
     answer = ANSWERS[check_choice("broken", broken, ANSWERS)]
     batch_size = recipe.batch_size if batch_size is None else batch_size
     running = _running(batch_size, input_context, memory_budget, threads)
@@ -282,6 +281,8 @@ def find_source(
         raise ValueError(
             f"source must be 'digits', a TFDS name or a folder; got {source!r}"
         )
+    if splits is not None:
+        _check_splits(splits)
     if source == "digits":
         return builder_source(prepared_digits(data_dir), splits, memory)
     if not _is_folder(source):
@@ -292,6 +293,17 @@ def find_source(
             f"{os.fspath(source)!r}: give it train, validation and test folders"
         )
     return folder_source(source, answer)
+
+
+def _check_splits(splits: Mapping[str, str]) -> None:
+    if not isinstance(splits, Mapping) or not all(
+        isinstance(split, str) for split in splits.values()
+    ):
+        raise ValueError(
+            "splits must name splits of a TFDS dataset, such as "
+            f"{{'train': 'train[:50%]'}}; got {splits!r}"
+        )
+    check_known("splits", splits, PARTS)
 
 
 def _is_folder(source: str | os.PathLike) -> bool:

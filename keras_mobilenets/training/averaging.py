@@ -9,7 +9,6 @@ tf.train.ExponentialMovingAverage).
 from __future__ import annotations
 
 import contextlib
-import types
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -72,21 +71,23 @@ _AVERAGES: weakref.WeakKeyDictionary[keras.Model, ModelAverage] = (
 )
 
 
-def _train_step(model: keras.Model, data: Any) -> dict[str, tf.Tensor]:
-    step = tf.convert_to_tensor(model.optimizer.iterations)
-    logs = type(model).train_step(model, data)
-    _AVERAGES[model].update(step)
-    return logs
-
-
 def average_model(model: keras.Model, decay: float | None) -> None:
     """Keep averages of `model` from now on, or with None stop keeping them."""
+    inner = getattr(model.train_step, "unaveraged", model.train_step)
     if decay is None:
         _AVERAGES.pop(model, None)
-        model.__dict__.pop("train_step", None)
+        model.train_step = inner
         return
-    _AVERAGES[model] = ModelAverage(model, decay)
-    model.train_step = types.MethodType(_train_step, model)
+    average = _AVERAGES[model] = ModelAverage(model, decay)
+
+    def train_step(data: Any) -> dict[str, tf.Tensor]:
+        step = tf.convert_to_tensor(model.optimizer.iterations)
+        logs = inner(data)
+        average.update(step)
+        return logs
+
+    train_step.unaveraged = inner
+    model.train_step = train_step
 
 
 def get_average(model: keras.Model) -> ModelAverage | None:

@@ -272,6 +272,31 @@ def use_fused(
             layer.call = types.MethodType(_call, layer)
 
 
+def share_moving_statistics(model: keras.Model) -> None:
+    """Let replicas whose batches have each their own statistics keep one average.
+
+    After every training step the moving statistics of all become the mean of theirs,
+    in one message, so that replicas stay copies of each other.
+    """
+    inner = model.train_step
+
+    def train_step(data: Any) -> dict[str, tf.Tensor]:
+        logs = inner(data)
+        moving = [
+            statistic
+            for layer in _batch_norms(model)
+            for statistic in (layer.moving_mean, layer.moving_variance)
+        ]
+        flat = tf.concat([tf.convert_to_tensor(v) for v in moving], axis=0)
+        mean = tf.distribute.get_replica_context().all_reduce("mean", flat)
+        parts = tf.split(mean, [v.shape[0] for v in moving])
+        for statistic, part in zip(moving, parts, strict=True):
+            statistic.assign(part)
+        return logs
+
+    model.train_step = train_step
+
+
 def warn_if_short(momentum: float, steps: int) -> None:
     """Warn where moving statistics cannot settle within a run of `steps`."""
     needed = 3 / (1 - momentum)  # by then 5 % of the initial values are left

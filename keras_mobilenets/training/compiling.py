@@ -10,8 +10,12 @@ import tensorflow as tf
 from keras_mobilenets.architecture.arguments import check_integer
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.training.averaging import average_model
-from keras_mobilenets.training.batch_norm import use_fused, warn_if_short
-from keras_mobilenets.training.distribution import is_multi_worker
+from keras_mobilenets.training.batch_norm import (
+    share_moving_statistics,
+    use_fused,
+    warn_if_short,
+)
+from keras_mobilenets.training.distribution import is_multi_worker, make_scale
 from keras_mobilenets.training.losses import SmoothedCrossentropy, regularize
 from keras_mobilenets.training.optimizer import RMSprop
 from keras_mobilenets.training.schedule import ExponentialDecay
@@ -20,15 +24,14 @@ TOP_5_FROM = 100  # classes from which top-5 accuracy is worth a column
 
 
 def make_schedule(
-    recipe: Recipe, steps_per_epoch: int, replicas: int = 1
+    recipe: Recipe, steps_per_epoch: int, learning_rate: float | None = None
 ) -> ExponentialDecay:
     """The recipe's learning rate as a function of the step.
 
-    `replicas` scales it where the recipe says so (slim: 0.045 * NUM_GPUS).
+    It begins at `learning_rate`, by default the recipe's; see `make_scale`.
     """
-    scale = replicas if recipe.scale_learning_rate else 1
     return ExponentialDecay(
-        recipe.learning_rate * scale,
+        recipe.learning_rate if learning_rate is None else learning_rate,
         decay_steps=max(1, int(steps_per_epoch * recipe.decay_epochs)),
         decay_rate=recipe.decay_rate,
         staircase=recipe.staircase,
@@ -146,9 +149,17 @@ def compile(
     recipe = get_recipe(recipe, **overrides)
     check_integer("steps_per_epoch", steps_per_epoch, low=1)
     from_logits = _ends_in_logits(model)
-    replicas = model.distribute_strategy.num_replicas_in_sync
+    scale = make_scale(recipe, model.distribute_strategy)
+    several = scale.replicas > 1
 
-    use_fused(model, recipe.batch_norm_momentum, synchronized=replicas > 1)
+    model.__dict__.pop("train_step", None)  # of an earlier compile
+    use_fused(
+        model,
+        recipe.batch_norm_momentum,
+        synchronized=several and recipe.synchronize_batch_norm,
+    )
+    if several and not recipe.synchronize_batch_norm:
+        share_moving_statistics(model)
     warn_if_short(recipe.batch_norm_momentum, steps_per_epoch * recipe.epochs)
     regularize(model, recipe.weight_decay, recipe.weight_decay_scope)
     for layer in model._flatten_layers(include_self=False):
@@ -158,7 +169,7 @@ def compile(
     metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
     if model.output_shape[-1] >= TOP_5_FROM:
         metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"))
-    schedule = make_schedule(recipe, steps_per_epoch, replicas)
+    schedule = make_schedule(recipe, steps_per_epoch, scale.learning_rate)
     model.compile(
         optimizer=make_optimizer(recipe, schedule),
         loss=SmoothedCrossentropy(

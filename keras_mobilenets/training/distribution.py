@@ -268,7 +268,9 @@ class Scale(NamedTuple):
     `batch_size` images a step on all `replicas` together (the recipe's batch is that
     of one replica), and the first `learning_rate` after any warm-up, multiplied by
     the replicas where the recipe says so. `workers` processes train; where they do so
-    `asynchronous`ly, each step is of one of them alone.
+    `asynchronous`ly, each step is of one of them alone, by a gradient that the others'
+    steps have made stale: where they are more than the recipe's rate was chosen for,
+    the rate is divided in proportion (Zhang et al. 2016, arXiv:1511.05950).
     """
 
     replicas: int
@@ -292,17 +294,17 @@ class Scale(NamedTuple):
 def make_scale(recipe: Recipe, strategy: tf.distribute.Strategy) -> Scale:
     """The sizes of a run of `recipe` under `strategy`."""
     replicas, workers = strategy.num_replicas_in_sync, 1
+    learning_rate = recipe.learning_rate
+    if recipe.scale_learning_rate:
+        learning_rate *= replicas
     asynchronous = is_asynchronous(strategy)
     if asynchronous:
         workers = strategy.extended._num_workers
+        learning_rate *= min(1, recipe.asynchronous_workers / workers)
     if is_multi_worker(strategy):
         workers = replicas // len(strategy.extended.worker_devices)
     return Scale(
-        replicas,
-        workers,
-        recipe.batch_size * replicas,
-        recipe.learning_rate * (replicas if recipe.scale_learning_rate else 1),
-        asynchronous,
+        replicas, workers, recipe.batch_size * replicas, learning_rate, asynchronous
     )
 
 

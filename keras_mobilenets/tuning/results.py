@@ -75,6 +75,8 @@ class SearchResult:
             values = trial.hyperparameters.values
             point = space.point(*(values[field] for field in POINT))
             scores = {name: _score(trial, name) for name in list(trial.metrics.metrics)}
+            if "accuracy" in scores:  # Keras' name of it
+                scores["train_accuracy"] = scores.pop("accuracy")
             row = {
                 "trial": trial.trial_id,
                 "status": trial.status,

@@ -417,6 +417,8 @@ def test_data_that_cannot_be_prepared_is_named(tmp_path):
         (dict(broken="ignore"), "broken must be one of 'skip', 'fail'"),
         (dict(splits={"training": "train"}), "splits has no argument 'training'"),
         (dict(splits={"train": "tran[:10%]"}), "splits must name.*'digits'.*'tran"),
+        (dict(splits={"train": 5}), "splits must name splits.*got {'train': 5}"),
+        (dict(splits=5), "splits must name splits .*got 5"),
     ],
 )
 def test_bad_arguments_are_named(data_dir, arguments, message):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_mobilenets as km
+from keras_mobilenets.training.averaging import get_average
 from tests import golden
 
 SMALL = {"alpha": 0.25, "resolution": 32, "classes": 4, "shallow": True}
@@ -196,6 +197,49 @@ def test_two_replicas_take_the_steps_of_one(two_replicas):
     assert histories[0]["loss"] == pytest.approx(histories[1]["loss"], rel=1e-5)
     for ours, theirs in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_replicas_with_statistics_of_their_own(two_replicas):
+    """Halves of a batch have each their own; gradients and moving ones are averaged."""
+    settings = {
+        "steps_per_epoch": 4,
+        "learning_rate": 1e-3,
+        "scale_learning_rate": False,
+        "synchronize_batch_norm": False,
+        "ema_decay": 0.5,
+        **QUIET,
+    }
+    by_hand = small(dropout=0.0)
+    initial = by_hand.get_weights()
+    km.compile(by_hand, "quick", **settings)
+    with two_replicas.scope():
+        model = small(dropout=0.0)
+        model.set_weights(initial)
+        km.compile(model, "quick", **settings)
+    model.fit(batches(), epochs=1, verbose=0)
+    moving = by_hand.non_trainable_weights
+    for images, labels in batches():
+        before, gradients, moved = [np.array(v) for v in moving], [], []
+        for half in (slice(None, len(labels) // 2), slice(len(labels) // 2, None)):
+            for variable, value in zip(moving, before, strict=True):
+                variable.assign(value)
+            with tf.GradientTape() as tape:
+                scores = by_hand(images[half], training=True)
+                loss = by_hand.compute_loss(images[half], labels[half], scores)
+            gradients.append(tape.gradient(loss, by_hand.trainable_weights))
+            moved.append([np.array(v) for v in moving])
+        step = tf.convert_to_tensor(by_hand.optimizer.iterations)
+        mean = [(one + other) / 2 for one, other in zip(*gradients, strict=True)]
+        by_hand.optimizer.apply(mean, by_hand.trainable_weights)
+        for variable, *halves in zip(moving, *moved, strict=True):
+            variable.assign(np.mean(halves, axis=0))
+        get_average(by_hand).update(step)
+    for found in (lambda m: m.get_weights(), lambda m: get_average(m).averages):
+        for ours, theirs in zip(found(model), found(by_hand), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    copies = [v.value.values for v in model.non_trainable_weights]
+    for one, other in copies:
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_short_run_is_warned_about():

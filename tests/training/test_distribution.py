@@ -208,12 +208,14 @@ def test_asynchronous_training_with_a_server(tmp_path):
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["scale"]["asynchronous"]
     assert report["scale"]["workers"] == 2
-    assert report["test"]["accuracy"] > 0.96
+    assert report["test"]["accuracy"] > 0.9777 - 0.01
     with open(tmp_path / "run" / "history.csv", newline="") as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
     # As many steps as one device takes, though workers overtake each other.
     steps = 44 * report["epochs"]
-    expected = recipes["quick"].learning_rate * 0.02 ** (
+    rate = recipes["quick"].learning_rate / 2  # gradients are stale by a step
+    assert report["scale"]["learning_rate"] == rate
+    expected = rate * 0.02 ** (
         (steps - 44 * recipes["quick"].warmup_epochs)
         / (44 * recipes["quick"].decay_epochs)
     )
@@ -271,6 +273,8 @@ def test_sizes_follow_from_the_replicas(two_replicas):
     assert str(scale) == "2 replicas x 96 = 192 images a step, rate 0.09"
     fixed = slim.replace(scale_learning_rate=False)
     assert make_scale(fixed, two_replicas).learning_rate == 0.045
+    own = slim.replace(asynchronous_workers=1)
+    assert make_scale(own, two_replicas).learning_rate == 0.09  # nothing is stale
     alone = make_scale(slim, tf.distribute.get_strategy())
     assert str(alone) == "96 images a step, rate 0.045"
 

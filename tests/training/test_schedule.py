@@ -48,11 +48,13 @@ def test_warmup_is_linear_and_meets_the_decay():
     assert rates[30] == pytest.approx(top / 2, rel=1e-6)
 
 
-def test_recipes_count_in_epochs_and_scale_with_replicas():
-    slim = make_schedule(km.recipes["slim_v2"], steps_per_epoch=13345, replicas=8)
+def test_recipes_count_in_epochs():
+    slim = make_schedule(km.recipes["slim_v2"], steps_per_epoch=13345)
     assert slim.decay_steps == 33362  # slim: int(13345.5 * 2.5) = 33363 on 1,281,167
-    assert slim.learning_rate == pytest.approx(0.36)
-    paper = make_schedule(km.recipes["paper_v2"], steps_per_epoch=13345, replicas=8)
+    assert slim.learning_rate == 0.045
+    slim = make_schedule(km.recipes["slim_v2"], 13345, learning_rate=0.36)
+    assert slim.learning_rate == 0.36
+    paper = make_schedule(km.recipes["paper_v2"], steps_per_epoch=13345)
     assert (paper.decay_steps, paper.learning_rate) == (13345, 0.045)
     garden = make_schedule(km.recipes["model_garden_v2"], steps_per_epoch=10)
     assert (garden.warmup_steps, garden.decay_steps) == (50, 25)

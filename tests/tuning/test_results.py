@@ -164,7 +164,7 @@ def test_the_table_of_an_oracle(tmp_path):
             trial.status, trial.message = "FAILED", "out of memory"
         else:
             metrics = {"val_accuracy": accuracy(trial), "val_loss": float("nan")}
-            metrics |= {"epochs": 5, "seconds": 2.5}
+            metrics |= {"accuracy": 0.999, "epochs": 5, "seconds": 2.5}
             oracle.update_trial(trial.trial_id, metrics)
             trial.status = "COMPLETED"
         oracle.end_trial(trial)
@@ -175,7 +175,7 @@ def test_the_table_of_an_oracle(tmp_path):
         [
             "trial", "status", "name", "alpha", "rho", "resolution", "dropout",
             "macs", "params", "peak_memory", "latency_ms", "epochs", "accuracy",
-            "val_loss", "seconds", "message",
+            "val_loss", "train_accuracy", "seconds", "message",
         ]
     ]  # fmt: skip
     assert [row["status"] for row in result.table] == [
@@ -192,6 +192,7 @@ def test_the_table_of_an_oracle(tmp_path):
         assert row["dropout"] == trial.hyperparameters.values["dropout"]
     done, failed, _, running = result.table
     assert done["accuracy"] == accuracy(oracle.trials["0"])
+    assert done["train_accuracy"] == 0.999
     assert (done["epochs"], done["seconds"], done["val_loss"]) == (5, 2.5, None)
     assert (failed["seconds"], failed["message"]) == (7.0, "out of memory")
     assert running["accuracy"] is running["seconds"] is None
