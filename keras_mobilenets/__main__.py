@@ -68,6 +68,8 @@ def _value(text: str) -> Any:
     try:
         if text.lower() in ("nan", "inf", "-inf"):
             return float(text)
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text

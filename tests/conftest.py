@@ -21,7 +21,9 @@ def two_replicas() -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
 
 
-@pytest.fixture(params=["floatx and policy", "policy"])
+@pytest.fixture(
+    params=["policy", pytest.param("floatx and policy", marks=pytest.mark.slow)]
+)
 def float64(request):
     """Everything in float64 for one test, in either way that Keras offers."""
     if request.param != "policy":

@@ -91,7 +91,7 @@ def test_cost_prints_the_papers_numbers():
          {"resolution": 96, "classes": 10, "bytes_per_element": 1}),
         (["--no-top", "--set", "expansion=4", "--set", "output_stride=16"],
          {"include_top": False, "expansion": 4, "output_stride": 16}),
-        (["--set", "shortcut=none", "--set", "linear_bottleneck=False"],
+        (["--set", "shortcut=none", "--set", "linear_bottleneck=false"],
          {"shortcut": "none", "linear_bottleneck": False}),
     ],
 )  # fmt: skip

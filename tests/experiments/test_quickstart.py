@@ -60,7 +60,7 @@ def executed(tmp_path_factory):
     return execute(tmp_path_factory.mktemp("notebook"))
 
 
-@pytest.fixture(params=["saved", "executed"])
+@pytest.fixture(params=["saved", pytest.param("executed", marks=pytest.mark.slow)])
 def notebook(request):
     """The notebook as saved, and as just executed."""
     if request.param == "saved":
