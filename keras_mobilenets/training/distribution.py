@@ -57,6 +57,23 @@ def _task_for(strategy: str) -> Task:
     return task
 
 
+def _say_who_is_awaited(task: Task) -> None:
+    """TensorFlow waits for all processes without a word, and lets no thread speak."""
+    others = [
+        f"{job} {index} at {address}"
+        for job, addresses in task.cluster.items()
+        for index, address in enumerate(addresses)
+        if (job, index) != (task.job, task.index)
+    ]
+    if others:
+        print(
+            f"{task.job} {task.index} waits until all have started: "
+            f"{', '.join(others)}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def _multi_worker(_: int | None) -> tf.distribute.Strategy:
     task = _task_for("multi_worker")
     if task.asynchronous:
@@ -64,6 +81,7 @@ def _multi_worker(_: int | None) -> tf.distribute.Strategy:
             "strategy 'multi_worker' has no parameter servers; got a job 'ps' in "
             f"{VARIABLE}: take it out, or give strategy='parameter_server'"
         )
+    _say_who_is_awaited(task)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
@@ -104,6 +122,7 @@ def _parameter_server(_: int | None) -> tf.distribute.Strategy:
         )
     if task.job != "chief":
         serve(task)
+    _say_who_is_awaited(task)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     return tf.distribute.ParameterServerStrategy(resolver)
 

@@ -177,6 +177,7 @@ def test_workers_that_disagree(folder, tmp_path):
     ]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
+    assert re.search(r"worker 0 waits until .* worker 1 at 127\.0\.0\.1:", errors[0])
     assert "same settings; got seed 1 there and 0 here" in errors[0]
     assert "same settings; got seed 0 there and 1 here" in errors[1]
     assert not (tmp_path / "run").exists()
