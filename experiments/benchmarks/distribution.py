@@ -12,8 +12,8 @@ images, `km.compile` and `fit` as in `km.train`, the loss read after every step:
   interface, half of the batch on each;
 - apart: two processes at the same time, half of the batch each, who know nothing of
   one another: the work of `workers` without what they say to each other;
-- apart_synchronized: the same with the batch norm of several replicas, which is not
-  fused.
+- apart_synchronized: the same with the batch norm of several replicas, which computes
+  more.
 
 Contenders take turns, in an order that turns round; a turn is a few steps. Ratios
 are medians over turns, of seconds and of the processor's seconds of all processes.
