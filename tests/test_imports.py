@@ -25,8 +25,9 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["training"] = {"architecture", "recipe", "models", "data", "plots", "cluster"}
 BELOW["tuning"] = BELOW["training"] | {"training", "text"}
-BELOW["__main__"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}
-BELOW["__init__"] = set(BELOW) - {"__main__"}
+BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}
+BELOW["__main__"] = BELOW["verbs"] | {"verbs"}
+BELOW["__init__"] = set(BELOW) - {"__main__", "verbs"}
 
 PUBLIC = {
     "build",

@@ -1,0 +1,339 @@
+"""What the verbs of the command line do: a call of the public API each, and a print."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import glob
+import json
+import os
+import sys
+import tempfile
+from typing import Any
+
+import keras_mobilenets as km
+from keras_mobilenets import cluster
+from keras_mobilenets.recipe import difference, get_recipe
+from keras_mobilenets.text import count, table
+
+
+def _start_tensorflow() -> None:
+    """Import TensorFlow without its notices.
+
+    TensorFlow 2.21 writes some straight to the descriptor, before it reads its log
+    level. A user's own TF_CPP_MIN_LOG_LEVEL lets all through.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as notices:
+        os.dup2(notices.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            if not glob.glob("/dev/nvidia*"):
+                # Without a GPU, looking for one complains of CUDA: do it here.
+                tf.config.list_physical_devices()
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def parse_value(text: str) -> Any:
+    """A number, True, False, None or a tuple where `text` is one, else the text.
+
+    What it is not, the API's own checks say.
+    """
+    try:
+        if text.lower() in ("nan", "inf", "-inf"):
+            return float(text)
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Keyword arguments from `--set FIELD=VALUE` options."""
+    settings = {}
+    for pair in arguments.set:
+        field, equals, value = pair.partition("=")
+        if not (field and equals):
+            raise ValueError(
+                f"--set must be FIELD=VALUE, such as expansion=4; got {pair!r}"
+            )
+        if hasattr(arguments, field):
+            raise ValueError(
+                f"--set is for arguments without an option; got {pair!r}: give "
+                f"{'NAME' if field == 'name' else '--' + field.replace('_', '-')}"
+            )
+        if field in settings:
+            raise ValueError(f"--set must give {field} once; got {pair!r} too")
+        settings[field] = parse_value(value)
+    return settings
+
+
+def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The named options that were given."""
+    values = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def train(arguments: argparse.Namespace) -> None:
+    _start_tensorflow()
+    options = _given(
+        arguments, "data", "alpha", "rho", "resolution", "recipe", "workdir",
+        "weights", "seed", "data_dir", "epochs", "batch_size", "learning_rate",
+        "strategy", "cpu_replicas", "checkpoint_steps", "resume", "deterministic",
+    )  # fmt: skip
+    run = km.train(
+        arguments.name,
+        **{"verbose": not arguments.json, **_settings(arguments), **options},
+    )
+    if arguments.json and _is_first():
+        _print_json(run.report)
+
+
+def _is_first() -> bool:
+    """Whether this is the process of a cluster that speaks for all."""
+    task = cluster.read_task()
+    return task is None or task.index == 0
+
+
+def launch(arguments: argparse.Namespace) -> int:
+    command = arguments.command[arguments.command[:1] == ["--"] :]
+    return cluster.launch(
+        command, **_given(arguments, "workers", "servers", "restarts")
+    )
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    _start_tensorflow()
+    result = km.evaluate(
+        arguments.workdir,
+        **_given(arguments, "data", "split", "data_dir", "strategy", "cpu_replicas"),
+        verbose=not arguments.json,
+    )
+    if not _is_first():
+        return
+    if arguments.json:
+        _print_json(result)
+    else:
+        print(
+            f"{result['split']} accuracy {result['accuracy']:.2%}, cross entropy "
+            f"{result['loss']:.4f}, on {result['images']:,} images of "
+            f"{result['data']}, by {result['workdir']}"
+        )
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    _start_tensorflow()
+    results = km.predict(arguments.images, arguments.workdir, top=arguments.top)
+    if arguments.json:
+        return _print_json(results)
+    rows = [
+        (
+            result["image"],
+            *(
+                f"{name} {probability:.1%}"
+                for name, probability in zip(
+                    result["classes"], result["probabilities"], strict=True
+                )
+            ),
+        )
+        for result in results
+    ]
+    places = [f"{place}." for place in range(1, len(rows[0]))]
+    print(table(["image", *places], rows))
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    _start_tensorflow()
+    devices = _given(arguments, "strategy", "cpu_replicas", "batch_size")
+    strategy = _given(arguments, "strategy", "cpu_replicas")
+    if strategy:  # before TensorFlow is used
+        km.make_strategy(**strategy)
+    report = km.check_data(
+        arguments.data,
+        **_given(arguments, "data_dir", "resolution", "recipe", "sheet"),
+    )
+    if devices and report["splits"]:
+        images = report["splits"]["train"]["images"]
+        report["scale"] = km.check_scale(
+            images, **_given(arguments, "recipe"), **devices
+        )
+        report["problems"] += report["scale"].pop("problems")
+    if arguments.json:
+        _print_json(report)
+        return 1 if report["problems"] else 0
+    splits = report["splits"]
+    if splits:
+        rows = [
+            (
+                split,
+                f"{of['images']:,}",
+                *(" ... ".join(map(str, of[side])) for side in ("height", "width")),
+                f"{of['repeated']:,}",
+            )
+            for split, of in splits.items()
+        ]
+        header = ["split", "images", "height", "width", "repeated"]
+        print(table(header, rows), end="\n\n")
+        rows = [(name, *counts.values()) for name, counts in report["classes"].items()]
+        print(table(["class", *splits], rows), end="\n\n")
+    for file in report["tar_files"]:
+        found = "missing" if file["found"] is None else f"{file['found']:,} found"
+        print(f"tar file: {file['path']} ({file['bytes']:,} bytes; {found})")
+    for file in report["broken"]:
+        print(f"broken: {file['path']} ({file['reason']})")
+    for same in report["duplicates"]:
+        print(
+            "the same: "
+            + ", ".join(f"{e['image']} ({e['class']}, {e['split']})" for e in same)
+        )
+    for name, value in report.get("scale", {}).items():
+        shown = value if isinstance(value, bool) else f"{value:,}"
+        print(f"{name.replace('_', ' ')}: {shown}")
+    for kind, sentences in (("note", "notes"), ("problem", "problems")):
+        for sentence in report[sentences]:
+            print(f"{kind}: {sentence}")
+    if report["sheet"]:
+        print(f"contact sheet: {report['sheet']}")
+    print("problems were found" if report["problems"] else "no problems found")
+    return 1 if report["problems"] else 0
+
+
+def search(arguments: argparse.Namespace) -> int:
+    _start_tensorflow()
+    options = _given(
+        arguments, "data", "alphas", "resolutions", "rhos", "max_macs", "max_params",
+        "max_memory", "max_latency_ms", "oracle", "max_trials", "prior", "recipe",
+        "weights", "seed", "data_dir", "directory", "workers", "cluster", "time_limit",
+        "memory_limit", "strategy", "epochs", "batch_size", "learning_rate",
+    )  # fmt: skip
+    if arguments.names:
+        options["names"] = arguments.names
+    result = km.search(
+        **{"verbose": not arguments.json, **_settings(arguments), **options}
+    )
+    if result is None:  # a worker: the chief has the table
+        return 0
+    if arguments.json:
+        _print_json(dataclasses.asdict(result))
+    return 0 if result.finished else 1
+
+
+def cost(arguments: argparse.Namespace) -> None:
+    options = _given(
+        arguments, "alpha", "rho", "resolution", "classes", "bytes_per_element"
+    )
+    cost = km.cost(
+        arguments.name,
+        **{"include_top": not arguments.no_top, **_settings(arguments), **options},
+    )
+    if arguments.json:
+        return _print_json(cost.as_dict())
+    if arguments.layers:
+        rows = [
+            (
+                row.name,
+                row.layer.kind,
+                f"{row.layer.size_out}x{row.layer.size_out}x{row.layer.channels_out}",
+                f"{row.macs:,}",
+                f"{row.params:,}",
+                f"{row.memory:,}",
+            )
+            for row in cost.layers
+        ]
+        header = ["layer", "kind", "output", "mult-adds", "parameters", "memory"]
+        print(table(header, rows), end="\n\n")
+    rows = [
+        ("mult-adds", f"{cost.macs:,}", count(cost.macs)),
+        ("parameters", f"{cost.params:,}", count(cost.params)),
+        ("trainable", f"{cost.trainable_params:,}", count(cost.trainable_params)),
+        (
+            "peak memory",
+            f"{cost.peak_memory:,}",
+            f"{count(cost.peak_memory)}B of activations, one image, "
+            f"{cost.bytes_per_element} bytes each",
+        ),
+    ]
+    print(table([arguments.name, "exactly", "about"], rows))
+
+
+def recommend(arguments: argparse.Namespace) -> int:
+    limits = _given(
+        arguments, "max_macs", "max_params", "max_latency_ms", "min_top1", "name"
+    )
+    points = km.recommend(**limits)
+    if arguments.json:
+        _print_json([point._asdict() for point in points])
+    elif points:
+        rows = [
+            (
+                point.name,
+                point.alpha,
+                point.resolution,
+                point.top1,
+                point.top5,
+                count(point.macs),
+                count(point.params),
+                point.latency_ms,
+            )
+            for point in points
+        ]
+        header = [
+            "network", "alpha", "px", "top-1 %", "top-5 %", "mult-adds", "parameters",
+            "Pixel 1 ms",
+        ]  # fmt: skip
+        print(table(header, rows))
+    else:
+        print("no published network fits; raise a limit", file=sys.stderr)
+    return 0 if points else 1
+
+
+def recipes(arguments: argparse.Namespace) -> None:
+    chosen = [get_recipe(name) for name in arguments.names]
+    if len(chosen) > 2:
+        raise ValueError(
+            f"recipes takes no name, one or two; got {len(chosen)}: "
+            f"{', '.join(arguments.names)}"
+        )
+    if not chosen:
+        if arguments.json:
+            return _print_json({n: r.as_dict() for n, r in km.recipes.items()})
+        rows = [(name, recipe.summary) for name, recipe in km.recipes.items()]
+        print(table(["recipe", "what it is"], rows))
+    elif len(chosen) == 1:
+        (recipe,) = chosen
+        if arguments.json:
+            return _print_json(
+                {
+                    field: {"value": value, "source": recipe.sources[field]}
+                    for field, value in recipe.as_dict().items()
+                }
+            )
+        rows = [(f, v, recipe.sources[f]) for f, v in recipe.as_dict().items()]
+        print(f"{recipe.name}: {recipe.summary}\n")
+        print(table(["field", "value", "source"], rows))
+    else:
+        first, second = chosen
+        rows = difference(first, second)
+        if arguments.json:
+            fields = (
+                "field", first.name, second.name,
+                f"{first.name} source", f"{second.name} source",
+            )  # fmt: skip
+            return _print_json([dict(zip(fields, row, strict=True)) for row in rows])
+        for field, one, other, source, other_source in rows:
+            print(f"{field}\n  {first.name}: {one}  {source}")
+            print(f"  {second.name}: {other}  {other_source}")
+        print(f"{len(rows)} fields differ")
