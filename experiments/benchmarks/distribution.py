@@ -31,7 +31,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import tempfile
 import time
@@ -39,7 +38,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from experiments.benchmarks.contenders import ROOT, Contender, serve
+from experiments.benchmarks.contenders import (
+    ROOT,
+    Contender,
+    about_machine,
+    serve,
+)
 
 RESULT = ROOT / "experiments" / "results" / "benchmark_distribution.json"
 CASES = [  # name, alpha, resolution, batch size of all replicas together
@@ -299,7 +303,7 @@ def main() -> None:
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
 
     def keep(**figures: Any) -> None:
-        results.update(figures, machine=_machine(), bars=BARS)
+        results.update(figures, machine=about_machine(), bars=BARS)
         beside = RESULT.with_suffix(".tmp")
         beside.write_text(json.dumps(results, indent=2) + "\n")
         beside.replace(RESULT)
@@ -321,18 +325,6 @@ def main() -> None:
         for which, row in checkpoints.items():
             print(f"{which}:", *(f"{k} {v}," for k, v in row.items()))
         keep(checkpoints=checkpoints)
-
-
-def _machine() -> dict[str, Any]:
-    from importlib import metadata
-
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "keras": metadata.version("keras"),
-        "note": "a shared machine: read the ratios",
-    }
 
 
 if __name__ == "__main__":

@@ -30,14 +30,19 @@ import itertools
 import json
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 
-from experiments.benchmarks.contenders import ROOT, Contender, peak_memory, serve
+from experiments.benchmarks.contenders import (
+    ROOT,
+    Contender,
+    about_machine,
+    peak_memory,
+    serve,
+)
 
 RESULT = ROOT / "experiments" / "results" / "benchmark_pipeline.json"
 COUNT, WIDTH, HEIGHT, CLASSES = 2000, 500, 375, 10
@@ -313,10 +318,7 @@ def main() -> None:
         "images": options.count,
         "pixels": [WIDTH, HEIGHT],
         "mean_bytes": mean_bytes,
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-        "note": "a shared machine: read the ratios",
+        **about_machine(),
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({**figures, "about": about}, indent=2) + "\n")

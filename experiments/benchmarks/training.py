@@ -20,12 +20,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from typing import Any
 
-from experiments.benchmarks.contenders import ROOT, Contender, peak_memory, serve
+from experiments.benchmarks.contenders import (
+    ROOT,
+    Contender,
+    about_machine,
+    peak_memory,
+    serve,
+)
 
 RESULT = ROOT / "experiments" / "results" / "benchmark_training.json"
 CASES = [  # name, alpha, resolution, batch size
@@ -207,21 +212,8 @@ def main() -> None:
         print(table(header, rows), end="\n\n", flush=True)
         RESULT.parent.mkdir(exist_ok=True)
         RESULT.write_text(
-            json.dumps({**results, "machine": _machine()}, indent=2) + "\n"
+            json.dumps({**results, "machine": about_machine()}, indent=2) + "\n"
         )
-
-
-def _machine() -> dict[str, Any]:
-    import os
-    from importlib import metadata
-
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "keras": metadata.version("keras"),
-        "note": "a shared machine: read the ratios",
-    }
 
 
 if __name__ == "__main__":
