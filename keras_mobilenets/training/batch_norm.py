@@ -278,6 +278,8 @@ def share_moving_statistics(model: keras.Model) -> None:
     After every training step the moving statistics of all become the mean of theirs,
     in one message, so that replicas stay copies of each other.
     """
+    if not _batch_norms(model):
+        return
     inner = model.train_step
 
     def train_step(data: Any) -> dict[str, tf.Tensor]:

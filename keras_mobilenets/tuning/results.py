@@ -27,6 +27,7 @@ COSTS = tuple(field for field, _ in LIMITS.values())
 FORMATS = (".json", ".csv")
 
 SETTINGS = ("trial", "status", "name", "alpha", "rho", "resolution")
+COLUMNS = {"val_accuracy": "accuracy", "accuracy": "train_accuracy"}  # of metrics
 REMARKS = ("seconds", "message")  # the last columns
 TEXT = ("trial", "status", "name", "message", "tuner/trial_id")
 
@@ -74,9 +75,10 @@ class SearchResult:
         ):
             values = trial.hyperparameters.values
             point = space.point(*(values[field] for field in POINT))
-            scores = {name: _score(trial, name) for name in list(trial.metrics.metrics)}
-            if "accuracy" in scores:  # Keras' name of it
-                scores["train_accuracy"] = scores.pop("accuracy")
+            scores = {
+                COLUMNS.get(name, name): _score(trial, name)
+                for name in list(trial.metrics.metrics)
+            }
             row = {
                 "trial": trial.trial_id,
                 "status": trial.status,
@@ -85,7 +87,7 @@ class SearchResult:
                 **{cost: getattr(point, cost) for cost in COSTS},
                 "epochs": round(scores.pop("epochs", values.get("tuner/epochs", 0)))
                 or None,
-                "accuracy": scores.pop("val_accuracy", None),
+                "accuracy": scores.pop("accuracy", None),
                 **scores,
                 "message": trial.message,
                 **(details or {}).get(trial.trial_id, {}),
@@ -94,7 +96,7 @@ class SearchResult:
         name = oracle.objective.name
         return cls(
             _aligned(rows),
-            "accuracy" if name == "val_accuracy" else name,
+            COLUMNS.get(name, name),
             oracle.objective.direction,
             {
                 cost: max(values)

@@ -13,6 +13,12 @@ SMALL = {"alpha": 0.25, "resolution": 32, "classes": 4, "shallow": True}
 QUIET = {"batch_norm_momentum": 0.5}  # settles within the few steps of a test
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Rounding is compared, whose effects depend on the initial weights."""
+    keras.utils.set_random_seed(0)
+
+
 def small(**arguments) -> keras.Model:
     return km.build("mobilenet_v1", **{**SMALL, **arguments})
 
@@ -194,7 +200,7 @@ def test_two_replicas_take_the_steps_of_one(two_replicas):
         two.set_weights(initial)
         km.compile(two, "slim_v2", **settings)
     histories = [m.fit(batches(), epochs=1, verbose=0).history for m in (one, two)]
-    assert histories[0]["loss"] == pytest.approx(histories[1]["loss"], rel=1e-5)
+    assert histories[0]["loss"] == pytest.approx(histories[1]["loss"], rel=1e-4)
     for ours, theirs in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -240,6 +246,20 @@ def test_replicas_with_statistics_of_their_own(two_replicas):
     copies = [v.value.values for v in model.non_trainable_weights]
     for one, other in copies:
         np.testing.assert_array_equal(one, other)
+
+
+def test_replicas_of_a_network_without_batch_norm(two_replicas):
+    def losses(**settings):
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((32, 32, 3)), keras.layers.Flatten()]
+        model = keras.Sequential([*layers, keras.layers.Dense(4, "softmax")])
+        settings |= {"learning_rate": 1e-4, "steps_per_epoch": 4, **QUIET}
+        km.compile(model, "quick", **settings)
+        return model.fit(batches(), epochs=2, verbose=0).history["loss"]
+
+    with two_replicas.scope():
+        own = losses(synchronize_batch_norm=False)
+        assert own == pytest.approx(losses(), rel=1e-6)
 
 
 def test_a_short_run_is_warned_about():

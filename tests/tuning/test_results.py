@@ -1,5 +1,6 @@
 import json
 
+import keras_tuner
 import pytest
 
 from keras_mobilenets.tuning.results import SearchResult
@@ -219,6 +220,20 @@ def test_the_table_of_hyperband_and_of_another_objective(tmp_path):
     assert result.pareto() == []  # there is no accuracy
     path = result.write(tmp_path / "results.csv")
     assert SearchResult.read(path).table == result.table
+
+
+def test_training_accuracy_as_the_objective(tmp_path):
+    objective = keras_tuner.Objective("accuracy", "max")
+    oracle = oracle_in(tmp_path, "grid", Space(), objective=objective)
+    for value in (0.5, 0.75):
+        trial = oracle.create_trial("t")
+        oracle.update_trial(trial.trial_id, {"accuracy": value, "val_accuracy": 0.25})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    result = SearchResult.from_oracle(oracle, Space())
+    assert result.objective == "train_accuracy"
+    assert result.best()["train_accuracy"] == 0.75
+    assert result.best()["accuracy"] == 0.25
 
 
 def test_trials_stay_in_order_when_their_ids_grow(tmp_path):
