@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from keras_mobilenets.data import Splits as Splits
     from keras_mobilenets.data import check_data as check_data
     from keras_mobilenets.data import load_data as load_data
+    from keras_mobilenets.errors import SearchStopped as SearchStopped
+    from keras_mobilenets.errors import TrainingDiverged as TrainingDiverged
+    from keras_mobilenets.errors import TrainingInterrupted as TrainingInterrupted
+    from keras_mobilenets.errors import UsageError as UsageError
+    from keras_mobilenets.errors import WorkerLost as WorkerLost
     from keras_mobilenets.models import build as build
     from keras_mobilenets.models import copy_weights as copy_weights
     from keras_mobilenets.plots import plot_cost as plot_cost
@@ -28,9 +33,6 @@ if TYPE_CHECKING:
     from keras_mobilenets.recipe import recipes as recipes
     from keras_mobilenets.training import RMSprop as RMSprop
     from keras_mobilenets.training import Run as Run
-    from keras_mobilenets.training import TrainingDiverged as TrainingDiverged
-    from keras_mobilenets.training import TrainingInterrupted as TrainingInterrupted
-    from keras_mobilenets.training import WorkerLost as WorkerLost
     from keras_mobilenets.training import averaged_weights as averaged_weights
     from keras_mobilenets.training import check_scale as check_scale
     from keras_mobilenets.training import compile as compile
@@ -54,15 +56,19 @@ _HOME = {
     for module, names in {
         "architecture": ("Cost", "cost", "recommend"),
         "data": ("Splits", "check_data", "load_data"),
+        "errors": (
+            "SearchStopped",
+            "TrainingDiverged",
+            "TrainingInterrupted",
+            "UsageError",
+            "WorkerLost",
+        ),
         "models": ("build", "copy_weights"),
         "plots": ("plot_cost", "plot_curves"),
         "recipe": ("Recipe", "recipes"),
         "training": (
             "RMSprop",
             "Run",
-            "TrainingDiverged",
-            "TrainingInterrupted",
-            "WorkerLost",
             "averaged_weights",
             "check_scale",
             "compile",

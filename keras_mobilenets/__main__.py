@@ -9,21 +9,23 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import keras_mobilenets as km
 from keras_mobilenets import verbs
-from keras_mobilenets.cluster import LOST
+from keras_mobilenets.errors import (
+    SearchStopped,
+    TrainingDiverged,
+    TrainingInterrupted,
+    UsageError,
+    WorkerLost,
+)
 from keras_mobilenets.verbs import parse_value
 
-# Exit statuses of training that did not come to its end.
-STATUS = {
-    "TrainingDiverged": 3,
-    "TrainingInterrupted": 4,
-    "SearchStopped": 4,
-    "WorkerLost": LOST,
-}
+# What ends a command with one line instead of a traceback.
+STOPS = (UsageError, TrainingDiverged, TrainingInterrupted, SearchStopped, WorkerLost)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,6 +45,9 @@ def _make_parser() -> argparse.ArgumentParser:
         made = parsers.add_parser(name, help=text, description=text)
         made.set_defaults(run=run)
         made.add_argument("--json", action="store_true", help="print JSON")
+        made.add_argument(
+            "--debug", action="store_true", help="show the traceback of an error"
+        )
         return made
 
     def network(made: argparse.ArgumentParser, defaults: str) -> None:
@@ -221,20 +226,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = parsed.run(parsed) or 0
         sys.stdout.flush()  # here, where a closed pipe is expected
         return status
-    except ValueError as error:
+    except STOPS as error:
+        if parsed.debug:
+            traceback.print_exc()
         message = " ".join(str(error).split())
         print(f"keras-mobilenets: error: {message}", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        # By name: importing the classes would import TensorFlow.
-        status = STATUS.get(type(error).__name__)
-        if status is None:
-            raise
-        print(f"keras-mobilenets: error: {error}", file=sys.stderr)
         sys.stdout.flush()
-        if status == LOST:  # TensorFlow's own farewell would wait for the lost
-            os._exit(status)
-        return status
+        if isinstance(error, WorkerLost):
+            os._exit(error.status)  # TensorFlow's own farewell would wait for the lost
+        return error.status
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

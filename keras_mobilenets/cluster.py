@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from keras_mobilenets.architecture.arguments import check_integer
+from keras_mobilenets.errors import UsageError, WorkerLost
 
 PROGRAM = [sys.executable, "-m", "keras_mobilenets"]
 VARIABLE = "TF_CONFIG"
@@ -26,7 +27,7 @@ EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
-LOST = 5  # exit status of a worker that lost another; see __main__
+LOST = WorkerLost.status
 GRACE = 60.0  # seconds that the others have to notice that one is gone
 
 
@@ -64,9 +65,9 @@ def read_task(environment: Mapping[str, str] = os.environ) -> Task | None:
             for hosts in cluster.values()
             for host in hosts
         ):
-            raise ValueError(f"every address must be host:port; got {address!r}")
+            raise UsageError(f"every address must be host:port; got {address!r}")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"{VARIABLE} must be JSON such as {EXAMPLE}; got {text!r} "
             f"({type(error).__name__}: {error})"
         ) from error
@@ -140,12 +141,12 @@ def launch(
     servers = check_integer("servers", servers, low=0)
     restarts = check_integer("restarts", restarts, low=0)
     if not arguments or arguments[0] not in ("train", "evaluate"):
-        raise ValueError(
+        raise UsageError(
             "launch takes a train or evaluate command after --, such as "
             f"'launch -n 2 -- train --workdir run'; got {' '.join(arguments)!r}"
         )
     if servers and arguments[0] != "train":
-        raise ValueError(
+        raise UsageError(
             f"servers are for train; got servers={servers} for {arguments[0]}"
         )
     for attempt in range(restarts + 1):

@@ -27,6 +27,7 @@ from keras_mobilenets.architecture.arguments import (
     check_known,
     check_number,
 )
+from keras_mobilenets.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +134,7 @@ def _checked(recipe: Recipe) -> Recipe:
         value = check_number(field, getattr(recipe, field), low=low)
         if high is not None and (value > high or (field in below_one and value == 1)):
             bound = "below" if field in below_one else "at most"
-            raise ValueError(f"{field} must be {bound} {high}; got {value!r}")
+            raise UsageError(f"{field} must be {bound} {high}; got {value!r}")
         changes[field] = value
     for field in ("learning_rate", "decay_epochs", "kernel_stddev"):
         changes[field] = check_number(
@@ -157,30 +158,30 @@ def _checked(recipe: Recipe) -> Recipe:
         value = check_number(field, value, low=0, open_low=True)
         if value > 1 or (field == "ema_decay" and value == 1):
             bound = "below" if field == "ema_decay" else "at most"
-            raise ValueError(f"{field} must be None or {bound} 1; got {value!r}")
+            raise UsageError(f"{field} must be None or {bound} 1; got {value!r}")
         changes[field] = value
     for field in ("crop_area", "crop_aspect"):
         value = getattr(recipe, field)
         if value is None and field == "crop_area":
             continue
         if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise ValueError(f"{field} must be a pair (low, high); got {value!r}")
+            raise UsageError(f"{field} must be a pair (low, high); got {value!r}")
         low, high = (check_number(field, v, low=0, open_low=True) for v in value)
         if low > high or (field == "crop_area" and high > 1):
-            raise ValueError(
+            raise UsageError(
                 f"{field} must be low <= high"
                 + (" <= 1" if field == "crop_area" else "")
                 + f"; got {value!r}"
             )
         changes[field] = (low, high)
     if recipe.crop_area is not None and recipe.crop_min_covered > recipe.crop_area[1]:
-        raise ValueError(
+        raise UsageError(
             f"crop_min_covered must be at most crop_area's upper end "
             f"{recipe.crop_area[1]:g}, or no crop fits; got {recipe.crop_min_covered!r}"
         )
     if recipe.optimizer == "rmsprop" and recipe.epsilon == 0:
         if recipe.initial_accumulator == 0:
-            raise ValueError(
+            raise UsageError(
                 "epsilon must be above 0 where initial_accumulator is 0 (the first "
                 "update would divide by zero); got epsilon=0.0"
             )

@@ -14,6 +14,7 @@ from typing import Any
 
 import keras_mobilenets as km
 from keras_mobilenets import cluster
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import difference, get_recipe
 from keras_mobilenets.text import count, table
 
@@ -63,16 +64,16 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     for pair in arguments.set:
         field, equals, value = pair.partition("=")
         if not (field and equals):
-            raise ValueError(
+            raise UsageError(
                 f"--set must be FIELD=VALUE, such as expansion=4; got {pair!r}"
             )
         if hasattr(arguments, field):
-            raise ValueError(
+            raise UsageError(
                 f"--set is for arguments without an option; got {pair!r}: give "
                 f"{'NAME' if field == 'name' else '--' + field.replace('_', '-')}"
             )
         if field in settings:
-            raise ValueError(f"--set must give {field} once; got {pair!r} too")
+            raise UsageError(f"--set must give {field} once; got {pair!r} too")
         settings[field] = parse_value(value)
     return settings
 
@@ -303,7 +304,7 @@ def recommend(arguments: argparse.Namespace) -> int:
 def recipes(arguments: argparse.Namespace) -> None:
     chosen = [get_recipe(name) for name in arguments.names]
     if len(chosen) > 2:
-        raise ValueError(
+        raise UsageError(
             f"recipes takes no name, one or two; got {len(chosen)}: "
             f"{', '.join(arguments.names)}"
         )

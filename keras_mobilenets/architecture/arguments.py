@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from keras_mobilenets.architecture.tables import NETWORKS
+from keras_mobilenets.errors import UsageError
 
 NATIVE_RESOLUTION = 224  # pixels at rho = 1, both papers
 MIN_RESOLUTION = 32  # the networks halve their input five times
@@ -63,7 +64,7 @@ def check_choice(argument: str, value: Any, accepted: Iterable[Any]) -> Any:
             return choice
     listed = ", ".join(repr(a) for a in accepted)
     hint = suggest(value, [a for a in accepted if isinstance(a, str)])
-    raise ValueError(f"{argument} must be one of {listed}; got {value!r}{hint}")
+    raise UsageError(f"{argument} must be one of {listed}; got {value!r}{hint}")
 
 
 def check_name(name: Any) -> str:
@@ -95,7 +96,7 @@ def check_number(
         bound += f" and at most {high:g}"
     within = _is_real(value) and low <= value <= high
     if not within or (open_low and value == low):
-        raise ValueError(
+        raise UsageError(
             f"{argument} must be a finite number {bound}; got {value!r}"
             + (f"; {fix}" if fix else "")
         )
@@ -110,7 +111,7 @@ def check_integer(
         bound = f"of at least {low}" + (
             f" and at most {high}" if high < math.inf else ""
         )
-        raise ValueError(
+        raise UsageError(
             f"{argument} must be a whole number {bound}; got {value!r}"
             + (f"; {fix}" if fix else "")
         )
@@ -120,7 +121,7 @@ def check_integer(
 def check_flag(argument: str, value: Any) -> bool:
     """True or False, nothing that merely looks like one."""
     if not isinstance(value, bool):
-        raise ValueError(f"{argument} must be True or False; got {value!r}")
+        raise UsageError(f"{argument} must be True or False; got {value!r}")
     return value
 
 
@@ -143,7 +144,7 @@ def check_resolution(rho: Any, resolution: Any) -> int:
     (192, 224)
     """
     if rho is not None and resolution is not None:
-        raise ValueError(
+        raise UsageError(
             f"give rho or resolution, not both; got rho={rho!r} and "
             f"resolution={resolution!r} (rho = resolution / {NATIVE_RESOLUTION})"
         )
@@ -160,7 +161,7 @@ def check_resolution(rho: Any, resolution: Any) -> int:
         )
         pixels = round(value * NATIVE_RESOLUTION)
         if pixels < MIN_RESOLUTION:
-            raise ValueError(
+            raise UsageError(
                 f"rho must be at least {MIN_RESOLUTION / NATIVE_RESOLUTION:.3f} "
                 f"({MIN_RESOLUTION} pixels; the network halves its input five "
                 f"times); got {rho!r}, which is {pixels} pixels"
@@ -193,10 +194,10 @@ def check_known(where: str, given: Iterable[str], accepted: Iterable[str]) -> No
         if argument in accepted:
             continue
         if argument in FOREIGN:
-            raise ValueError(
+            raise UsageError(
                 f"{where} has no argument {argument!r}; {FOREIGN[argument]}"
             )
-        raise ValueError(
+        raise UsageError(
             f"{where} has no argument {argument!r}{suggest(argument, accepted)} "
             f"(accepted: {', '.join(accepted)})"
         )
@@ -207,7 +208,7 @@ def check_variant(name: str, variant: dict[str, Any]) -> dict[str, Any]:
     other = next(n for n in VARIANTS if n != name)
     for argument in variant:
         if argument in VARIANTS[other] and argument not in VARIANTS[name]:
-            raise ValueError(
+            raise UsageError(
                 f"{argument} is a variation of {other}; got name={name!r}, whose "
                 f"variations are {', '.join(VARIANTS[name])}"
             )

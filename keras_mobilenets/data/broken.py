@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.data.images import BMP, JPEG, decode
+from keras_mobilenets.errors import UsageError
 
 Broken = dict[str, str]  # path: what is wrong with it
 
@@ -137,7 +138,7 @@ def watch(
         for other in range(number, number + row):
             if good(other % len(paths)):
                 return other % len(paths)
-        raise ValueError(
+        raise UsageError(
             f"source has lost {row} files in a row, {paths[number]!r} the first "
             f"({found[paths[number]]}); is {where!r} still there?"
         )
@@ -197,7 +198,7 @@ def _skip(broken: Broken, where: str) -> None:
 
 
 def _fail(broken: Broken, where: str) -> None:
-    raise ValueError(
+    raise UsageError(
         f"source must hold no broken files with broken='fail'; "
         f"{_listing(broken, where)}; mend or remove them, or pass broken='skip'"
     )

@@ -18,6 +18,7 @@ from keras_mobilenets.data.broken import Broken
 from keras_mobilenets.data.pipeline import MEMORY_BUDGET, PARTS, Part, Source
 from keras_mobilenets.data.preprocessing import eval_image, train_image
 from keras_mobilenets.data.sources import find_source
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
 
 ROWS, COLUMNS = 8, 8  # of the contact sheet: images, and epochs of each
@@ -79,7 +80,7 @@ def check_data(
     resolution = check_resolution(None, resolution)
     recipe = get_recipe(recipe)
     if sheet is not None and os.path.exists(sheet):
-        raise ValueError(f"sheet must be a new file; {os.fspath(sheet)!r} exists")
+        raise UsageError(f"sheet must be a new file; {os.fspath(sheet)!r} exists")
     report: dict[str, Any] = {
         "source": os.fspath(source) if isinstance(source, os.PathLike) else source,
         "classes": {},

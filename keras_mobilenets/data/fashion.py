@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from keras_mobilenets.data.local import prepared
+from keras_mobilenets.errors import UsageError
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FILES = {"train": "train", "test": "t10k"}  # split: how its files begin
@@ -59,7 +60,7 @@ def _examples(start: str) -> Iterator[tuple[int, dict[str, Any]]]:
     images = _read(FOLDER / IMAGES.format(start), 3)[..., np.newaxis]
     labels = _read(FOLDER / LABELS.format(start), 1)
     if len(images) != len(labels):
-        raise ValueError(
+        raise UsageError(
             f"{str(FOLDER)!r} has {len(images)} images but {len(labels)} labels "
             f"in {start!r}; install dataset-fashion-mnist again"
         )
@@ -75,9 +76,9 @@ def _read(path: Path, dimensions: int) -> np.ndarray:
             values = np.frombuffer(file.read(), np.uint8)
         magic, *sizes = head
         if magic != MAGIC[dimensions]:
-            raise ValueError("not an idx file of that many dimensions")
+            raise UsageError("not an idx file of that many dimensions")
         return values.reshape(sizes)
     except (OSError, EOFError, ValueError) as error:
-        raise ValueError(
+        raise UsageError(
             f"{str(path)!r} is damaged ({error}); install dataset-fashion-mnist again"
         ) from error

@@ -21,6 +21,7 @@ from keras_mobilenets.data.broken import (
 )
 from keras_mobilenets.data.images import SUFFIXES, read_image
 from keras_mobilenets.data.pipeline import Check, Part, Source
+from keras_mobilenets.errors import UsageError
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -60,7 +61,7 @@ def folder_source(
     root = Path(path).expanduser()
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise ValueError(
+        raise UsageError(
             f"source must be a folder of class folders; {str(path)!r} {what} "
             f"(looked for {root.absolute()})"
         )
@@ -83,7 +84,7 @@ def folder_source(
 
     classes = sorted({name for name, _ in files["train"]})
     if len(classes) < 2:
-        raise ValueError(
+        raise UsageError(
             "source must hold at least two classes, one folder of images each; "
             f"{str(root_of_train)!r} holds {len(classes)} "
             f"({', '.join(classes) or 'no image'}); expected FOLDER/CLASS/IMAGE or "
@@ -92,7 +93,7 @@ def folder_source(
     for split, images in files.items():
         unknown = sorted({name for name, _ in images} - set(classes))
         if unknown:
-            raise ValueError(
+            raise UsageError(
                 f"source has the class {unknown[0]!r} in {str(found[split])!r} but "
                 f"not in {str(root_of_train)!r}; remove it there or add it to train"
             )
@@ -109,7 +110,7 @@ def folder_source(
         )
     for split, images in files.items():
         if not images:
-            raise ValueError(
+            raise UsageError(
                 f"source {str(path)!r} has no image for {split}: {len(train)} images "
                 f"are too few to cut a tenth from; add a {split} folder of class "
                 "folders, or more images"

@@ -12,6 +12,7 @@ from PIL import Image
 
 from keras_mobilenets.architecture.arguments import check_resolution
 from keras_mobilenets.data.preprocessing import Box, cropped, eval_image
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")  # what decode_image reads
@@ -96,19 +97,19 @@ def load_image(
     recipe = get_recipe(recipe)
     file = Path(path).expanduser()
     if file.is_dir():
-        raise ValueError(
+        raise UsageError(
             f"path must be an image file; got the folder {str(path)!r}; give the "
             "files in it"
         )
     if not file.exists():
-        raise ValueError(
+        raise UsageError(
             f"path must be an image file; {str(path)!r} does not exist (looked in "
             f"{file.absolute().parent})"
         )
     try:
         image = read_image(str(file))
     except (tf.errors.OpError, ValueError) as error:
-        raise ValueError(
+        raise UsageError(
             f"path must be a JPEG, PNG, BMP or GIF image; {str(path)!r} cannot be "
             f"read as one ({str(error).splitlines()[0]})"
         ) from error

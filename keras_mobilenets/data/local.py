@@ -11,6 +11,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.utils import tqdm_utils
 
+from keras_mobilenets.errors import UsageError
+
 
 def prepared(
     make: type[tfds.core.GeneratorBasedBuilder],
@@ -34,7 +36,7 @@ def prepared(
         except Exception as error:
             if not make(data_dir=data_dir).is_prepared():
                 place = data_dir if data_dir else builder.data_path
-                raise ValueError(
+                raise UsageError(
                     "data_dir must be a folder that can be written; got "
                     f"{os.fspath(place)!r} ({error})"
                 ) from error

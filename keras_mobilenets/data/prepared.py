@@ -15,6 +15,7 @@ from keras_mobilenets.data.fashion import has_fashion_mnist, prepared_fashion_mn
 from keras_mobilenets.data.images import decode
 from keras_mobilenets.data.pipeline import MEMORY_BUDGET, PARTS, Part, Source
 from keras_mobilenets.data.preprocessing import Box, cropped
+from keras_mobilenets.errors import UsageError
 
 
 def tfds_source(
@@ -35,10 +36,10 @@ def tfds_source(
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.registered.DatasetNotFoundError as error:
-        raise ValueError(_unknown(name)) from error
+        raise UsageError(_unknown(name)) from error
     except ValueError as error:  # not of the form name/config:version, or no config
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise UsageError(
             f"source must be 'digits', a TFDS name or a folder; got {name!r} ({reason})"
         ) from error
     if not builder.is_prepared() and _in_debian(builder):
@@ -48,7 +49,7 @@ def tfds_source(
             builder.download_and_prepare()
         except Exception as error:
             reason = " ".join(str(error).split())
-            raise ValueError(
+            raise UsageError(
                 f"source {name!r} is not prepared in {str(builder.data_path)!r} and "
                 f"could not be ({type(error).__name__}: {reason}); run `tfds build "
                 f"{name}` where its data can be had, then give that data_dir"
@@ -94,13 +95,13 @@ def builder_source(
         isinstance(image, tfds.features.Image)
         and isinstance(label, tfds.features.ClassLabel)
     ):
-        raise ValueError(
+        raise UsageError(
             "source must have an image and a class label for each example; TFDS's "
             f"{name!r} has {', '.join(features)}"
         )
     has = builder.info.splits
     if "train" not in has:
-        raise ValueError(
+        raise UsageError(
             f"source must have a train split; TFDS's {name!r} has {', '.join(has)}"
         )
     validation = next((n for n in ("validation", "valid", "val") if n in has), None)
@@ -128,13 +129,13 @@ def _part(builder: tfds.core.DatasetBuilder, split: str, memory: int) -> Part:
     try:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError, AssertionError) as error:
-        raise ValueError(
+        raise UsageError(
             f"splits must name splits of TFDS's {builder.info.name!r} "
             f"({', '.join(builder.info.splits)}) or slices of them, such as "
             f"'train[:50%]'; got {split!r}"
         ) from error
     if not count:
-        raise ValueError(
+        raise UsageError(
             f"source must have images in every split; TFDS's {builder.info.name!r} "
             f"has none in {split}"
         )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe
 
 # From the shape of an image, int32 [3], to the part of it to take: (begin, size), for
@@ -40,7 +41,7 @@ def three_channels(image: tf.Tensor) -> tf.Tensor:
         return tf.image.grayscale_to_rgb(image)
     if channels == 4:
         return image[..., :3]
-    raise ValueError(
+    raise UsageError(
         f"image must have 1 (grey), 3 (RGB) or 4 (RGBA) channels; got shape "
         f"{image.shape}"
     )

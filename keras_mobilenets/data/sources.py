@@ -29,6 +29,7 @@ from keras_mobilenets.data.pipeline import (
     training_batches,
 )
 from keras_mobilenets.data.prepared import builder_source, tfds_source
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
 
 
@@ -173,7 +174,7 @@ def load_data(
     recipe = get_recipe("quick" if recipe is None else recipe)
     seed = check_integer("seed", seed, low=0)
     if seed >= 2**63:
-        raise ValueError(f"seed must be below 2**63; got {seed}")
+        raise UsageError(f"seed must be below 2**63; got {seed}")
     if pad_evaluation is not None:
         check_flag("pad_evaluation", pad_evaluation)
     answer = ANSWERS[check_choice("broken", broken, ANSWERS)]
@@ -181,7 +182,7 @@ def load_data(
     running = _running(batch_size, input_context, memory_budget, threads)
     parts = find_source(source, data_dir, splits, running.memory, answer)
     if parts.train.count < running.batch_size:
-        raise ValueError(
+        raise UsageError(
             f"batch_size must be at most the {parts.train.count} training images of "
             f"{os.fspath(source)!r}, as training batches are full; got "
             f"{running.batch_size}"
@@ -248,14 +249,14 @@ def _running(
     if context is None:
         return Running(batch_size, memory, threads)
     if not isinstance(context, tf.distribute.InputContext):
-        raise ValueError(
+        raise UsageError(
             "input_context must be a tf.distribute.InputContext, as "
             "strategy.distribute_datasets_from_function gives; got "
             f"{type(context).__name__}"
         )
     replicas, workers = context.num_replicas_in_sync, context.num_input_pipelines
     if batch_size % replicas:
-        raise ValueError(
+        raise UsageError(
             f"batch_size must be a multiple of the {replicas} replicas of "
             f"input_context; got {batch_size}"
         )
@@ -278,7 +279,7 @@ def find_source(
 ) -> Source:
     """The source of that name or at that path; `answer` is told of broken files."""
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
-        raise ValueError(
+        raise UsageError(
             f"source must be 'digits', a TFDS name or a folder; got {source!r}"
         )
     if splits is not None:
@@ -288,7 +289,7 @@ def find_source(
     if not _is_folder(source):
         return tfds_source(source, data_dir, splits, memory)
     if splits:
-        raise ValueError(
+        raise UsageError(
             f"splits are for TFDS names; got {dict(splits)!r} for the folder "
             f"{os.fspath(source)!r}: give it train, validation and test folders"
         )
@@ -299,7 +300,7 @@ def _check_splits(splits: Mapping[str, str]) -> None:
     if not isinstance(splits, Mapping) or not all(
         isinstance(split, str) for split in splits.values()
     ):
-        raise ValueError(
+        raise UsageError(
             "splits must name splits of a TFDS dataset, such as "
             f"{{'train': 'train[:50%]'}}; got {splits!r}"
         )

@@ -22,6 +22,7 @@ from keras_mobilenets.architecture.arguments import (
 )
 from keras_mobilenets.architecture.plan import ARGUMENTS, IMAGE, Layer, make_plan
 from keras_mobilenets.architecture.tables import NETWORKS
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models.weights import (
     copy_weights,
     imagenet_weights,
@@ -46,7 +47,7 @@ def _take_constants(name: str, variant: dict[str, Any]) -> dict[str, float]:
         for argument, default in defaults.items()
     }
     if constants["batch_norm_momentum"] >= 1:
-        raise ValueError(
+        raise UsageError(
             "batch_norm_momentum must be below 1 (slim: 0.9997 for V1, 0.997 for V2); "
             f"got {constants['batch_norm_momentum']!r}"
         )
@@ -58,7 +59,7 @@ def _check_dropout(name: str, dropout: float | None) -> float:
         return NETWORKS[name].dropout
     dropout = check_number("dropout", dropout, low=0, fix="0 leaves the layer out")
     if dropout >= 1:
-        raise ValueError(f"dropout is the share dropped, below 1; got {dropout!r}")
+        raise UsageError(f"dropout is the share dropped, below 1; got {dropout!r}")
     return dropout
 
 

@@ -12,6 +12,8 @@ import h5py
 import keras
 import numpy as np
 
+from keras_mobilenets.errors import UsageError
+
 # What keras.applications publishes (keras/src/applications/mobilenet*.py).
 IMAGENET_ALPHAS = {
     "mobilenet_v1": (0.25, 0.5, 0.75, 1.0),
@@ -33,7 +35,7 @@ def copy_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
         ValueError: another number of tensors, or another shape; names the first.
     """
     if len(weights) != len(model.weights):
-        raise ValueError(
+        raise UsageError(
             f"weights must hold the {len(model.weights)} tensors of {model.name}; "
             f"got {len(weights)}: they belong to another architecture"
         )
@@ -43,7 +45,7 @@ def copy_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
         if value.shape == (1, 1, *variable.shape):
             value = value.reshape(variable.shape)
         if value.shape != tuple(variable.shape):
-            raise ValueError(
+            raise UsageError(
                 f"weights for {variable.path} must have shape "
                 f"{tuple(variable.shape)}; got {value.shape}: they belong to another "
                 "architecture, alpha or number of classes"
@@ -74,17 +76,17 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
             another architecture, alpha or number of classes.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(
+        raise UsageError(
             f'weights must be None, "imagenet" or the path of a file; got {path!r}'
         )
     file = pathlib.Path(path)
     if not file.is_file():
-        raise ValueError(
+        raise UsageError(
             f'weights must be None, "imagenet" or the path of an existing .keras or '
             f".weights.h5 file; got {str(path)!r}, which is not a file"
         )
     if not file.name.endswith((".keras", ".weights.h5")):
-        raise ValueError(
+        raise UsageError(
             f"weights must be a .keras or .weights.h5 file; got {str(path)!r}: save "
             "with model.save() or model.save_weights()"
         )
@@ -93,7 +95,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
             saved = keras.saving.load_model(file, compile=False).get_weights()
         else:
             if _stored_tensors(file) != len(model.weights):
-                raise ValueError(
+                raise UsageError(
                     f"it holds {_stored_tensors(file)} tensors, the model has "
                     f"{len(model.weights)}"
                 )
@@ -106,7 +108,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
         copy_weights(model, saved)
     except (ValueError, TypeError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise UsageError(
             f"weights file {str(path)!r} does not fit {model.name}: {reason} "
             "(name, alpha, classes, include_top and variant must be those it was "
             "saved with)"
@@ -130,18 +132,18 @@ def imagenet_weights(
         ValueError: none are published for this network, or the download failed.
     """
     if alpha not in IMAGENET_ALPHAS[name]:
-        raise ValueError(
+        raise UsageError(
             f'weights="imagenet" for {name} exist at alpha '
             f"{', '.join(map(str, IMAGENET_ALPHAS[name]))}; got alpha={alpha!r}"
         )
     if include_top and classes != 1000:
-        raise ValueError(
+        raise UsageError(
             'weights="imagenet" have 1000 classes; got '
             f"classes={classes!r}: use include_top=False and add your own classifier"
         )
     changed = sorted(set(variant) - {"output_stride"})
     if changed:
-        raise ValueError(
+        raise UsageError(
             'weights="imagenet" were trained on the network as published; got '
             f"{', '.join(f'{k}={variant[k]!r}' for k in changed)}: leave it out or "
             "train from scratch"
@@ -159,7 +161,7 @@ def imagenet_weights(
             weights="imagenet",
         ).get_weights()
     except Exception as error:  # get_file raises a bare Exception
-        raise ValueError(
+        raise UsageError(
             f'weights="imagenet" could not be downloaded ({error}); give the path of '
             "a weights file, or weights=None"
         ) from error

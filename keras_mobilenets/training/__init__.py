@@ -2,7 +2,6 @@
 
 from keras_mobilenets.training.averaging import averaged_weights as averaged_weights
 from keras_mobilenets.training.batch_norm import recalibrate as recalibrate
-from keras_mobilenets.training.callbacks import TrainingDiverged as TrainingDiverged
 from keras_mobilenets.training.checkpoint import (
     restore_checkpoint as restore_checkpoint,
 )
@@ -13,10 +12,6 @@ from keras_mobilenets.training.fitting import Run as Run
 from keras_mobilenets.training.fitting import train as train
 from keras_mobilenets.training.inference import evaluate as evaluate
 from keras_mobilenets.training.inference import predict as predict
-from keras_mobilenets.training.interruption import (
-    TrainingInterrupted as TrainingInterrupted,
-)
-from keras_mobilenets.training.interruption import WorkerLost as WorkerLost
 from keras_mobilenets.training.optimizer import RMSprop as RMSprop
 from keras_mobilenets.training.preflight import check_scale as check_scale
 from keras_mobilenets.training.preflight import preflight as preflight

@@ -19,6 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets.errors import UsageError
+
 FUSED_DTYPES = ("float16", "bfloat16", "float32")  # of FusedBatchNormV3
 PIXELS_A_ROW = 16  # times any number of channels fills vectors of 16
 
@@ -325,7 +327,7 @@ def recalibrate(
         ValueError: the dataset is empty, or batches is below 1.
     """
     if batches < 1:
-        raise ValueError(f"batches must be at least 1; got {batches!r}")
+        raise UsageError(f"batches must be at least 1; got {batches!r}")
     layers = [layer for layer in _batch_norms(model) if layer.trainable]
     kept = [layer.momentum for layer in layers]
     forward = tf.function(lambda images: model(images, training=True))
@@ -345,7 +347,7 @@ def recalibrate(
         for layer, momentum in zip(layers, kept, strict=True):
             layer.momentum = momentum
     if not count:
-        raise ValueError("dataset must yield at least one batch; it is empty")
+        raise UsageError("dataset must yield at least one batch; it is empty")
     mean, square = means / count, squares / count
     start = 0
     for layer in layers:

@@ -14,14 +14,11 @@ import keras
 import numpy as np
 
 from keras_mobilenets.data import Splits
+from keras_mobilenets.errors import TrainingDiverged, TrainingInterrupted
 from keras_mobilenets.training.averaging import averaged_weights
 from keras_mobilenets.training.checkpoint import Checkpoints, restore_metrics
-from keras_mobilenets.training.interruption import StopRequest, TrainingInterrupted
+from keras_mobilenets.training.interruption import StopRequest
 from keras_mobilenets.training.workdir import write_text
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss stopped being a number; the message names the step and the cause."""
 
 
 class Position:

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.training.averaging import get_average
 from keras_mobilenets.training.distribution import (
     is_asynchronous,
@@ -140,7 +141,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with np.load(path) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise UsageError(
             f"path must be a checkpoint of save_checkpoint; got {str(path)!r} ({error})"
         ) from error
 
@@ -171,7 +172,7 @@ def restore_checkpoint(
         ours = tuple(state[name].shape) if name in state else None
         theirs = arrays[name].shape if name in arrays else None
         if ours != theirs:
-            raise ValueError(
+            raise UsageError(
                 f"checkpoint {str(path)!r} does not fit: {name} has shape {theirs} "
                 f"there and {ours} here; build and compile the model as it was saved "
                 "(network, optimizer and ema_decay)"

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_mobilenets.architecture.arguments import check_integer
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.training.averaging import average_model
 from keras_mobilenets.training.batch_norm import (
@@ -56,7 +57,7 @@ def make_optimizer(
 
 def _ends_in_logits(model: keras.Model) -> bool:
     if len(model.output_shape) != 2:
-        raise ValueError(
+        raise UsageError(
             "model must end in one vector of classes; got outputs of shape "
             f"{model.output_shape}: build it with include_top=True"
         )
@@ -65,7 +66,7 @@ def _ends_in_logits(model: keras.Model) -> bool:
         return False
     if activation is keras.activations.linear:
         return True
-    raise ValueError(
+    raise UsageError(
         "model must end in softmax or in logits for this recipe's cross entropy; "
         f"got {getattr(activation, '__name__', activation)!r}: build it with "
         'classifier_activation="softmax" or None'

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_mobilenets.architecture.arguments import check_choice, check_integer
 from keras_mobilenets.cluster import EXAMPLE, VARIABLE, Task, read_task
 from keras_mobilenets.data import Splits
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe
 
 # Strategies that exist already: two MirroredStrategy objects in one process number
@@ -43,14 +44,14 @@ def _mirrored(cpus: int | None) -> tf.distribute.Strategy:
 def _task_for(strategy: str) -> Task:
     task = read_task()
     if task is None:
-        raise ValueError(
+        raise UsageError(
             f"strategy {strategy!r} needs the addresses of all processes in "
             f"{VARIABLE}, such as {EXAMPLE}; got nothing there: set it, or try it on "
             "one machine with 'keras-mobilenets launch -n 2 -- train ...'"
         )
     needed = "ps" if strategy == "parameter_server" else "worker"
     if needed not in task.cluster:
-        raise ValueError(
+        raise UsageError(
             f"strategy {strategy!r} needs processes of the job {needed!r} in "
             f"{VARIABLE}; got {', '.join(task.cluster)}"
         )
@@ -77,7 +78,7 @@ def _say_who_is_awaited(task: Task) -> None:
 def _multi_worker(_: int | None) -> tf.distribute.Strategy:
     task = _task_for("multi_worker")
     if task.asynchronous:
-        raise ValueError(
+        raise UsageError(
             "strategy 'multi_worker' has no parameter servers; got a job 'ps' in "
             f"{VARIABLE}: take it out, or give strategy='parameter_server'"
         )
@@ -85,7 +86,7 @@ def _multi_worker(_: int | None) -> tf.distribute.Strategy:
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
-        raise ValueError(
+        raise UsageError(
             "strategy 'multi_worker' must be made before TensorFlow is used in a "
             f"process; got {error}: call train first, or use the command line"
         ) from error
@@ -116,7 +117,7 @@ def serve(task: Task) -> NoReturn:
 def _parameter_server(_: int | None) -> tf.distribute.Strategy:
     task = _task_for("parameter_server")
     if len(task.cluster.get("chief", ())) != 1 or not task.cluster.get("worker"):
-        raise ValueError(
+        raise UsageError(
             "strategy 'parameter_server' needs one 'chief', and 'worker's and 'ps' "
             f"beside it, in {VARIABLE}; got {', '.join(task.cluster)}"
         )
@@ -131,7 +132,7 @@ def _tpu(_: int | None) -> tf.distribute.Strategy:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
     except (ValueError, tf.errors.OpError) as error:
-        raise ValueError(f"strategy 'tpu' found no TPU here ({error})") from error
+        raise UsageError(f"strategy 'tpu' found no TPU here ({error})") from error
     return tf.distribute.TPUStrategy(resolver)
 
 
@@ -163,7 +164,7 @@ def _split_cpu(count: int) -> None:
     except RuntimeError as error:  # TensorFlow has begun
         found = len(tf.config.list_logical_devices("CPU"))
         if found < count:
-            raise ValueError(
+            raise UsageError(
                 f"cpu_replicas must be set before TensorFlow is used in a process, "
                 f"which has {found} CPU devices now; got {count}"
             ) from error
@@ -193,7 +194,7 @@ def make_strategy(
     if cpu_replicas is not None:
         cpu_replicas = check_integer("cpu_replicas", cpu_replicas, low=1)
         if strategy not in ("auto", "mirrored"):
-            raise ValueError(
+            raise UsageError(
                 "cpu_replicas are for strategy 'mirrored'; got "
                 f"cpu_replicas={cpu_replicas} with strategy={strategy!r}"
             )
@@ -202,7 +203,7 @@ def make_strategy(
     if strategy == "auto":
         strategy = _automatic(cpu_replicas)
     if cpu_replicas is not None and strategy != "mirrored":
-        raise ValueError(
+        raise UsageError(
             f"cpu_replicas are for one process; got {cpu_replicas} in a cluster "
             f"({VARIABLE} is set)"
         )

@@ -17,6 +17,7 @@ from PIL import Image
 
 from keras_mobilenets.architecture.arguments import NATIVE_RESOLUTION, check_integer
 from keras_mobilenets.data import Splits, load_data
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build
 from keras_mobilenets.plots import plot_curves
 from keras_mobilenets.recipe import Recipe
@@ -249,7 +250,7 @@ def _check_agreement(strategy: tf.distribute.Strategy, record: dict[str, Any]) -
     for theirs in gather_text(strategy, ours):
         if theirs != ours:
             different = "; ".join(differences(record, json.loads(theirs)))
-            raise ValueError(
+            raise UsageError(
                 f"all workers must be given the same settings; got {different}"
             )
 
@@ -278,7 +279,7 @@ def _begin(
     different = differences(record, files.read_settings(directory))
     if different or resume is False:
         what = "; ".join(different) or "resume=False"
-        raise ValueError(
+        raise UsageError(
             f"workdir {str(directory)!r} holds an unfinished run; got {what}: resume "
             "it with its own settings (resume=True), or give another directory"
         )
@@ -368,7 +369,7 @@ def _resume(
         position.take(note)
     reached = gather_text(model.distribute_strategy, str(position.steps))
     if len(set(reached)) > 1:
-        raise ValueError(
+        raise UsageError(
             "workdir must be a directory that all workers read; got checkpoints after "
             f"steps {', '.join(reached)}"
         )

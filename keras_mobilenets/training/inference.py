@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_mobilenets.architecture.arguments import check_choice, check_integer
 from keras_mobilenets.data import load_data, load_image
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.training.distribution import (
     distribute,
     is_asynchronous,
@@ -28,7 +29,7 @@ def _load_model(directory: pathlib.Path) -> keras.Model:
     try:
         return keras.saving.load_model(directory / MODEL, compile=False)
     except Exception as error:  # of zip, HDF5, JSON or Keras, as the damage has it
-        raise ValueError(
+        raise UsageError(
             f"{str(directory / MODEL)!r} cannot be read as a Keras model "
             f"({type(error).__name__}: {error})"
         ) from error
@@ -110,7 +111,7 @@ def evaluate(
     source = report["data"] if data is None else data
     strategy = make_strategy(strategy, cpu_replicas)
     if is_asynchronous(strategy):
-        raise ValueError(
+        raise UsageError(
             "strategy 'parameter_server' is for training; got it for evaluation: give "
             "strategy='none'"
         )
@@ -125,7 +126,7 @@ def evaluate(
         **(report.get("data_options", {}) if data is None else {}),
     )
     if list(splits.classes) != report["classes"]:
-        raise ValueError(
+        raise UsageError(
             f"data must have the classes that {directory} was trained on "
             f"({_few(report['classes'])}); got {os.fspath(source)!r} with "
             f"{_few(splits.classes)}"
@@ -175,7 +176,7 @@ def predict(
     top = check_integer("top", top, low=1)
     paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     if not paths:
-        raise ValueError("images must name at least one file; got none")
+        raise UsageError("images must name at least one file; got none")
     directory = find_workdir(workdir)
     report = read_report(directory)
     recipe = recipe_from(report["recipe"])

@@ -11,15 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_mobilenets.errors import WorkerLost
 from keras_mobilenets.training.distribution import is_multi_worker
-
-
-class TrainingInterrupted(RuntimeError):
-    """The run was asked to stop, saved its state, and can be resumed."""
-
-
-class WorkerLost(RuntimeError):
-    """Another process of the run is gone; start all again to resume."""
 
 
 class StopRequest:

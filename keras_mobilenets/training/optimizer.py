@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_mobilenets.errors import UsageError
+
 
 def _beside(variable: keras.Variable) -> contextlib.AbstractContextManager:
     """Puts slots on the parameter server of their variable, for the fused kernel."""
@@ -68,7 +70,7 @@ class RMSprop(keras.optimizers.Optimizer):
             ("initial_accumulator", initial_accumulator, float("inf")),
         ):
             if not 0 <= value < high:
-                raise ValueError(f"{argument} must be in [0, {high:g}); got {value!r}")
+                raise UsageError(f"{argument} must be in [0, {high:g}); got {value!r}")
         self.rho = float(rho)
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)

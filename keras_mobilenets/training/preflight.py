@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_mobilenets.architecture.arguments import check_integer
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.training.distribution import (
     is_multi_worker,
@@ -166,7 +167,7 @@ def preflight(model: keras.Model, batches: Any = None) -> None:
     )
     found = [text for is_so, text in CHECKS if is_so(plan)]
     if found:
-        raise ValueError(
+        raise UsageError(
             f"this model cannot be trained as it is, on {plan.replicas} replicas: "
             + "; ".join(found)
         )

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_mobilenets.errors import UsageError
+
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
 class ExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
@@ -31,7 +33,7 @@ class ExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
     ):
         super().__init__()
         if decay_steps < 1:
-            raise ValueError(f"decay_steps must be at least 1; got {decay_steps!r}")
+            raise UsageError(f"decay_steps must be at least 1; got {decay_steps!r}")
         self.learning_rate = float(learning_rate)
         self.decay_steps = int(decay_steps)
         self.decay_rate = float(decay_rate)

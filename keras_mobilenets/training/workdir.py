@@ -21,6 +21,8 @@ import os
 import pathlib
 from typing import IO, Any
 
+from keras_mobilenets.errors import UsageError
+
 MODEL = "model.keras"
 REPORT = "report.json"
 SETTINGS = "settings.json"
@@ -59,7 +61,7 @@ def check_unused(workdir: str | os.PathLike[str] | None) -> None:
     if is_unfinished(path):
         return
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise ValueError(
+        raise UsageError(
             f"workdir {str(path)!r} exists and is not empty; give the name of a new "
             "directory (nothing is overwritten)"
         )
@@ -74,7 +76,7 @@ def find_unfinished(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
     if workdir is not None:
         path = pathlib.Path(workdir)
         if not (path / SETTINGS).is_file():
-            raise ValueError(
+            raise UsageError(
                 f"workdir must hold a run to resume; got {str(path)!r}, which has no "
                 f"{SETTINGS}: leave resume out to begin one"
             )
@@ -84,7 +86,7 @@ def find_unfinished(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
     )
     unfinished = [p.parent for p in begun if is_unfinished(p.parent)]
     if not unfinished:
-        raise ValueError(
+        raise UsageError(
             f"resume needs a run that is not finished; got none in {RUNS}/: name its "
             "workdir, or leave resume out to begin one"
         )
@@ -102,7 +104,7 @@ def lock(path: pathlib.Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        raise ValueError(
+        raise UsageError(
             f"workdir {str(path)!r} is in use by a run that is going on; wait for its "
             "end, or give another directory"
         ) from error
@@ -128,7 +130,7 @@ def make_workdir(workdir: str | os.PathLike[str] | None, label: str) -> pathlib.
                 continue
             return path / f"{label}-{number}"
     except OSError as error:
-        raise ValueError(
+        raise UsageError(
             f"workdir must be a directory that can be made; got {str(path)!r} "
             f"({error.strerror})"
         ) from error
@@ -145,7 +147,7 @@ def find_workdir(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
             pathlib.Path(RUNS).glob(f"*/{REPORT}"), key=lambda p: p.stat().st_mtime
         )
         if not reports:
-            raise ValueError(
+            raise UsageError(
                 f"workdir must be given where {RUNS}/ holds no finished run; got none: "
                 "run 'keras-mobilenets train' first"
             )
@@ -153,7 +155,7 @@ def find_workdir(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
     path = pathlib.Path(workdir)
     missing = [name for name in (REPORT, MODEL) if not (path / name).is_file()]
     if missing:
-        raise ValueError(
+        raise UsageError(
             f"workdir must hold a finished run; got {str(path)!r}, which has no "
             f"{' and no '.join(missing)}"
         )
@@ -181,7 +183,7 @@ def read_settings(workdir: pathlib.Path) -> dict[str, Any]:
     try:
         return dict(json.loads((workdir / SETTINGS).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"{str(workdir / SETTINGS)!r} is not of this package: {error!r}"
         ) from error
 
@@ -197,7 +199,7 @@ def read_report(workdir: pathlib.Path) -> dict[str, Any]:
         for field in ("resolution", "recipe", "classes", "data", "data_dir", "seed"):
             report[field]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"{str(workdir / REPORT)!r} is not a report of this package: {error!r}"
         ) from error
     return report

@@ -17,7 +17,7 @@ import keras_tuner
 from keras_tuner.src import protos
 from keras_tuner.src.engine.trial import Trial
 
-from keras_mobilenets.tuning.isolation import SearchStopped
+from keras_mobilenets.errors import SearchStopped, UsageError
 from keras_mobilenets.tuning.protocol import Chief
 
 LOOPBACK = "127.0.0.1"
@@ -55,7 +55,7 @@ def serve(
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
-        raise ValueError(
+        raise UsageError(
             "KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT must be a free address "
             f"of this machine; got {address}"
         ) from error

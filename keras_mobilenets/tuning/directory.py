@@ -8,6 +8,7 @@ import os
 import pathlib
 from typing import Any
 
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.training.workdir import RUNS, lock, make_workdir, write_json
 from keras_mobilenets.tuning.hypermodel import HyperMobileNet
 
@@ -52,7 +53,7 @@ def claim(
             try:
                 path = make_workdir(path, label)
             except ValueError as error:  # `train` has another word for it
-                raise ValueError(
+                raise UsageError(
                     str(error).replace("workdir", "directory", 1)
                 ) from None
     stack.enter_context(lock(path))
@@ -60,7 +61,7 @@ def claim(
         kept = _read_settings(path).get("settings", {})
         for name in {**kept, **identity}:
             if kept.get(name) != identity.get(name):
-                raise ValueError(
+                raise UsageError(
                     f"directory {str(path)!r} holds a search with {name}="
                     f"{kept.get(name)!r}, not {identity.get(name)!r}; give it what it "
                     "was started with, or name another directory"
@@ -74,7 +75,7 @@ def _read_settings(path: pathlib.Path) -> dict[str, Any]:
     try:
         return dict(json.loads((path / SETTINGS).read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise ValueError(
+        raise UsageError(
             f"{str(path / SETTINGS)!r} is not that of a search ({error})"
         ) from error
 

@@ -21,10 +21,10 @@ from keras_mobilenets.architecture.arguments import (
     check_known,
 )
 from keras_mobilenets.data import Splits, load_data
+from keras_mobilenets.errors import TrainingDiverged
 from keras_mobilenets.models import build
 from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe
 from keras_mobilenets.training.averaging import averaged_weights
-from keras_mobilenets.training.callbacks import TrainingDiverged
 from keras_mobilenets.training.compiling import compile
 from keras_mobilenets.training.settings import AUTHORS, DATA_OPTIONS, QUICK_START
 from keras_mobilenets.tuning.space import RANGES, Space

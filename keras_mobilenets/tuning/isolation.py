@@ -29,6 +29,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
+from keras_mobilenets.errors import SearchStopped
+
 PRELOAD = ("keras_mobilenets.tuning.trial",)
 POLL = 0.1  # seconds between two looks at the memory
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -39,10 +41,6 @@ class CallFailed(RuntimeError):
 
     `__cause__` is the exception that was raised there, where there was one.
     """
-
-
-class SearchStopped(RuntimeError):
-    """Trials cannot be run any more; the search can be resumed."""
 
 
 class Server:

@@ -11,6 +11,7 @@ from keras_mobilenets.architecture.arguments import (
     check_integer,
     check_number,
 )
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.tuning.bayesian import BayesianOracle
 from keras_mobilenets.tuning.hyperband import HyperbandOracle
 from keras_mobilenets.tuning.prior import published_prior
@@ -87,7 +88,7 @@ def make_oracle(
     oracle = ORACLES[check_choice("oracle", kind, ORACLES)]
     single = isinstance(objective, (str, keras_tuner.Objective))
     if not single or hasattr(objective, "objectives"):
-        raise ValueError(
+        raise UsageError(
             'objective must be one, such as "val_accuracy", or a '
             f"keras_tuner.Objective; got {objective!r} (KerasTuner would add several "
             "up; SearchResult.pareto weighs accuracy against cost)"
@@ -97,12 +98,12 @@ def make_oracle(
     if max_trials is not None:
         max_trials = check_integer("max_trials", max_trials, low=1)
     elif space.ranges and kind != "grid":
-        raise ValueError(
+        raise UsageError(
             f"max_trials must be given where {' and '.join(space.ranges)} may be any "
             "number in a range; got None"
         )
     if not (prior is None or prior == "published" or callable(prior)):
-        raise ValueError(
+        raise UsageError(
             'prior must be "published", None, or a function of name, alpha and '
             f"resolution; got {prior!r}"
         )

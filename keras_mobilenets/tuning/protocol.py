@@ -30,7 +30,7 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.distribute.oracle_client import OracleClient
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
-from keras_mobilenets.tuning.isolation import SearchStopped
+from keras_mobilenets.errors import SearchStopped
 
 BEAT = 5.0  # seconds between two signs of life of a running trial
 LEASE = 30.0  # seconds of silence after which its worker counts as dead

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.architecture.arguments import check_choice, check_number
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.tuning.points import LIMITS, POINT
 from keras_mobilenets.tuning.space import Space
 
@@ -160,7 +161,7 @@ class SearchResult:
             )
         ]
         if not within:
-            raise ValueError(self._why_none(limits))
+            raise UsageError(self._why_none(limits))
         sign = -1 if self.direction == "max" else 1
         return min(within, key=lambda row: (sign * row[self.objective], row["macs"]))
 
@@ -234,7 +235,7 @@ class SearchResult:
                 raise KeyError(f"columns {rows.fieldnames}")
             return cls(table)
         except (ValueError, TypeError, KeyError, csv.Error) as error:
-            raise ValueError(
+            raise UsageError(
                 f"{str(path)!r} is not a table of a search: {error!r}"
             ) from (error)
 

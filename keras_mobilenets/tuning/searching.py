@@ -15,8 +15,9 @@ from keras_mobilenets.architecture.arguments import (
     check_integer,
     check_number,
 )
+from keras_mobilenets.errors import SearchStopped, UsageError
 from keras_mobilenets.recipe import Recipe
-from keras_mobilenets.tuning.isolation import CallFailed, SearchStopped, Server
+from keras_mobilenets.tuning.isolation import CallFailed, Server
 from keras_mobilenets.tuning.space import Latency
 
 if TYPE_CHECKING:
@@ -134,12 +135,12 @@ def search(
         if limit is not None:
             check_number(name, limit, low=0, open_low=True)
     if not isolate and (workers > 1 or time_limit or memory_limit):
-        raise ValueError(
+        raise UsageError(
             "isolate=False runs one trial at a time, without limits; got "
             f"workers={workers}, time_limit={time_limit}, memory_limit={memory_limit}"
         )
     if memory_limit is not None and not os.path.exists("/proc/self/statm"):
-        raise ValueError(
+        raise UsageError(
             f"memory_limit needs Linux's /proc, which is not here; got {memory_limit!r}"
         )
 
@@ -170,7 +171,7 @@ def search(
         }
         if roles.has_chief_oracle():
             if directory is None:
-                raise ValueError(
+                raise UsageError(
                     "directory must be given in a cluster, the same on all machines; "
                     "got None"
                 )

@@ -22,6 +22,7 @@ from keras_mobilenets.architecture.arguments import (
     check_resolution,
 )
 from keras_mobilenets.architecture.published import published
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.tuning.points import LIMITS, POINT, Point, priced, share
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Space:
             check = functools.partial(check_resolution, resolution=None)
             settle("resolutions", _several("rhos", rhos, check))
         else:
-            raise ValueError(
+            raise UsageError(
                 f"give rhos or resolutions, not both; got rhos={rhos!r} and "
                 f"resolutions={self.resolutions!r} (rho = resolution / "
                 f"{NATIVE_RESOLUTION})"
@@ -126,12 +127,12 @@ class Space:
             or callable(self.latency)
             or isinstance(self.latency, Mapping)
         ):
-            raise ValueError(
+            raise UsageError(
                 "latency must be a mapping of (name, alpha, resolution) to "
                 f"milliseconds, or a function of the three; got {self.latency!r}"
             )
         if not self.feasible:
-            raise ValueError(self._why_infeasible())
+            raise UsageError(self._why_infeasible())
 
     @functools.cached_property
     def feasible(self) -> tuple[Point, ...]:
@@ -262,7 +263,7 @@ def _several(argument: str, values: Any, check: Callable[[Any], Any]) -> tuple:
     values = tuple(values)
     if not values:
         accepted = {"names": f"of {', '.join(NETWORKS)}"}.get(argument, "number")
-        raise ValueError(f"{argument} must hold at least one {accepted}; got none")
+        raise UsageError(f"{argument} must hold at least one {accepted}; got none")
     return tuple(dict.fromkeys(check(value) for value in values))
 
 
@@ -272,7 +273,7 @@ def _check_range(
     try:
         low, high = bounds
     except (TypeError, ValueError):
-        raise ValueError(
+        raise UsageError(
             f"{name} must be a range (low, high); got {bounds!r}; a single value "
             "belongs in the recipe"
         ) from None

@@ -15,9 +15,10 @@ from keras_tuner.errors import FatalError
 from keras_tuner.src.distribute import utils as roles
 from keras_tuner.src.engine.trial import Trial, TrialStatus
 
+from keras_mobilenets.errors import SearchStopped
 from keras_mobilenets.tuning.cluster import serve
 from keras_mobilenets.tuning.hypermodel import HyperMobileNet
-from keras_mobilenets.tuning.isolation import CallFailed, SearchStopped, Server
+from keras_mobilenets.tuning.isolation import CallFailed, Server
 from keras_mobilenets.tuning.protocol import Client, record
 from keras_mobilenets.tuning.trial import STATE, Order, Strategy, run, run_alone
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_mobilenets.architecture.arguments import check_number
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.tuning.points import POINT, Point
 from keras_mobilenets.tuning.space import Space
 
@@ -149,7 +150,7 @@ class WithinSpace:
             what for what in self._identity if kept.get(what) != self._identity[what]
         ]
         if other:
-            raise ValueError(
+            raise UsageError(
                 f"{self._project_dir!r} holds a search with another "
                 f"{' and '.join(f'{what} ({_brief(kept, what)})' for what in other)}; "
                 "got "

@@ -14,9 +14,9 @@ import pytest
 from keras_tuner.src.engine.trial import TrialStatus
 
 import keras_mobilenets as km
+from keras_mobilenets.errors import SearchStopped
 from keras_mobilenets.tuning import protocol
 from keras_mobilenets.tuning.cluster import serve
-from keras_mobilenets.tuning.isolation import SearchStopped
 from keras_mobilenets.tuning.oracles import make_oracle
 from keras_mobilenets.tuning.space import Space
 

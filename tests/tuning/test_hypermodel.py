@@ -9,7 +9,7 @@ import pytest
 from keras_tuner.errors import FatalValueError
 
 import keras_mobilenets as km
-from keras_mobilenets.training import TrainingDiverged
+from keras_mobilenets.errors import TrainingDiverged
 from keras_mobilenets.tuning.hypermodel import HyperMobileNet
 
 TINY = {

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from keras_mobilenets.tuning.isolation import CallFailed, SearchStopped, Server
+from keras_mobilenets.errors import SearchStopped
+from keras_mobilenets.tuning.isolation import CallFailed, Server
 
 
 @pytest.fixture(scope="module")
