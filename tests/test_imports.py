@@ -13,10 +13,11 @@ PACKAGE = Path(keras_mobilenets.__file__).parent
 ROOT = PACKAGE.parent
 
 # What a room may import of the package, besides itself.
-BASE = {"errors", "storage"}  # what every room may import
+BASE = {"errors", "storage", "stopping"}  # what every room may import
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "storage": {"errors"},
+    "stopping": {"errors"},
     "architecture": set(),
     "text": set(),
     "cluster": {"architecture"},

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets import cluster
 from keras_mobilenets.architecture.arguments import check_choice, check_integer
 from keras_mobilenets.cluster import EXAMPLE, VARIABLE, Task, read_task
 from keras_mobilenets.data import Splits
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe
+from keras_mobilenets.stopping import keeping_handlers, stop_requests
 
 # Strategies that exist already: two MirroredStrategy objects in one process number
 # their CPU collectives alike, and the second fails on the shapes of the first.
@@ -84,7 +87,8 @@ def _multi_worker(_: int | None) -> tf.distribute.Strategy:
         )
     _say_who_is_awaited(task)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with _listening_at(task):
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise UsageError(
             "strategy 'multi_worker' must be made before TensorFlow is used in a "
@@ -92,24 +96,43 @@ def _multi_worker(_: int | None) -> tf.distribute.Strategy:
         ) from error
 
 
+@contextlib.contextmanager
+def _listening_at(task: Task) -> Iterator[None]:
+    """Within the block TensorFlow starts to listen at this task's port."""
+    try:
+        with keeping_handlers():
+            yield
+    except tf.errors.UnknownError as error:  # TensorFlow has no kind for it
+        raise UsageError(
+            f"{VARIABLE}'s address of {task.job} {task.index} must have a port that is "
+            f"free on its machine; got {task.cluster[task.job][task.index]!r}, where "
+            f"TensorFlow cannot listen ({error.message}): end the process that uses "
+            "the port, or give another port to all"
+        ) from error
+
+
 def serve(task: Task) -> NoReturn:
     """Be a worker or a parameter server of a chief until that is gone; then exit."""
-    # Kept: the server ends with its object.
-    server = tf.distribute.Server(
-        tf.train.ClusterSpec(task.cluster),
-        job_name=task.job,
-        task_index=task.index,
-        protocol="grpc",
-    )
+    with _listening_at(task):
+        server = tf.distribute.Server(  # kept: it ends with its object
+            tf.train.ClusterSpec(task.cluster),
+            job_name=task.job,
+            task_index=task.index,
+            protocol="grpc",
+        )
     host, _, port = task.cluster["chief"][0].rpartition(":")
     seen = None
-    while seen is None or time.monotonic() - seen < CHIEF_GONE:
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-            seen = time.monotonic()
-        except OSError:
-            pass
-        time.sleep(1)
+    with stop_requests() as request, request.deferred():
+        # The chief needs its servers to save its state: they stop after it.
+        while seen is None or time.monotonic() - seen < CHIEF_GONE:
+            try:
+                address = (host.strip("[]"), int(port))
+                socket.create_connection(address, timeout=5).close()
+                seen = time.monotonic()
+            except OSError:
+                if request.wanted:
+                    break
+            time.sleep(1)
     del server
     sys.exit(0)
 
@@ -125,7 +148,8 @@ def _parameter_server(_: int | None) -> tf.distribute.Strategy:
         serve(task)
     _say_who_is_awaited(task)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    return tf.distribute.ParameterServerStrategy(resolver)
+    with _listening_at(task):
+        return tf.distribute.ParameterServerStrategy(resolver)
 
 
 def _tpu(_: int | None) -> tf.distribute.Strategy:
@@ -148,7 +172,7 @@ def _automatic(cpu_replicas: int | None) -> str:
     task = read_task()
     if task is not None and task.asynchronous:
         return "parameter_server"
-    if task is not None and len(task.cluster.get("worker", ())) > 1:
+    if task is not None and task.trainers > 1:
         return "multi_worker"
     several = len(tf.config.list_physical_devices("GPU")) > 1
     return "mirrored" if several or cpu_replicas else "none"
@@ -234,8 +258,8 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     if not is_multi_worker(strategy):
         return True
     resolver = strategy.cluster_resolver
-    chiefs = resolver.cluster_spec().as_dict().get("chief")
-    return resolver.task_type == "chief" if chiefs else resolver.task_id == 0
+    spec = resolver.cluster_spec().as_dict()
+    return cluster.is_chief(Task(spec, resolver.task_type, resolver.task_id))
 
 
 def make_gather(
