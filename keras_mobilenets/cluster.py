@@ -7,6 +7,7 @@ is, as JSON in the environment variable TF_CONFIG. No TensorFlow in this module.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from keras_mobilenets.architecture.arguments import check_integer, suggest
 from keras_mobilenets.errors import TrainingInterrupted, UsageError, WorkerLost
@@ -40,7 +41,8 @@ MAX_PROCESSES = 1000  # of a job; each needs a port, and half a gigabyte of memo
 GRACE = 60.0  # seconds that the others have to notice that one is gone
 
 
-class Task(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Task:
     """One process of a cluster: addresses by job, its own job, and its number there."""
 
     cluster: dict[str, list[str]]
@@ -113,7 +115,7 @@ def _fault(config: Any) -> str:
         for address in addresses:
             if not _is_address(address):
                 return f"{address!r} is not host:port, with a port from 1 to 65535"
-    everyone = sum(cluster.values(), [])
+    everyone: list[str] = sum(cluster.values(), [])
     repeated = sorted({a for a in everyone if everyone.count(a) > 1})
     if repeated:
         return f"{repeated[0]!r} is the address of two processes"

@@ -7,11 +7,18 @@ back as JSON through `read_json`, for a file of ours may be damaged, or another'
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from keras_mobilenets.errors import UsageError
 
@@ -67,3 +74,49 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UsageError(
             f"{os.fspath(path)!r} cannot be read as JSON ({reason})"
         ) from error
+
+
+def lock(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Make the file `path` and keep other processes out until what is returned closes.
+
+    A process that ends in any way gives up its locks. Where the file system knows no
+    locks, a warning says so.
+
+    Raises:
+        UsageError: another process holds it, or it cannot be made.
+
+    Example:
+        with lock("run/.lock"):
+            ...
+    """
+    try:
+        file = open(path, "ab")
+    except OSError as error:
+        raise UsageError(
+            f"{os.fspath(path)!r} cannot be written ({error.strerror})"
+        ) from error
+    try:
+        _lock(file)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            file.close()
+            raise UsageError(
+                f"{os.fspath(path)!r} is in use by another process; wait for its end, "
+                "or choose another"
+            ) from error
+        warnings.warn(
+            f"{os.fspath(path)!r} cannot be locked ({error.strerror}): see to it that "
+            "no other process uses it",
+            stacklevel=2,
+        )
+    return file
+
+
+def _lock(file: IO[bytes]) -> None:
+    if fcntl:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        import msvcrt
+
+        file.seek(0)  # it locks from where it is
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ BELOW: dict[str, set[str]] = {
     "errors": set(),
     "storage": {"errors"},
     "stopping": {"errors"},
+    "startup": set(),
     "architecture": set(),
     "text": set(),
     "cluster": {"architecture"},
@@ -28,6 +29,7 @@ BELOW: dict[str, set[str]] = {
     "deploy": {"architecture", "recipe", "models", "data"},
 }
 BELOW["training"] = {"architecture", "recipe", "models", "data", "plots", "cluster"}
+BELOW["training"] |= {"startup"}
 BELOW["tuning"] = BELOW["training"] | {"training", "text"}
 BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}
 BELOW["__main__"] = BELOW["verbs"] | {"verbs"}
