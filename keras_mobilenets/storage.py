@@ -11,17 +11,27 @@ import errno
 import json
 import os
 import pathlib
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import IO, Any
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 from keras_mobilenets.errors import UsageError
 
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKED = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what says that another has it
 PARTIAL = ".partial-"  # begins the name of a file that is being written
 
 
@@ -50,6 +60,34 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         raise
 
 
+def lock(path: str | os.PathLike[str]) -> IO[str]:
+    """Keep other processes out of what `path` stands for, until the file is closed.
+
+    Raises:
+        UsageError: another process has it.
+    """
+    while True:
+        file = open(path, "a")
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno in LOCKED:
+                file.close()
+                raise UsageError(
+                    f"{os.fspath(pathlib.Path(path).parent)!r} is in use by a run that "
+                    "is going on; wait for its end, or give another directory"
+                ) from error
+            warnings.warn(  # a file system without locks
+                f"{os.fspath(path)!r} cannot be locked ({error.strerror}): see to it "
+                "that no other process uses its directory",
+                stacklevel=2,
+            )
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                return file
+        file.close()  # its owner removed it when we had just opened it
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file, whole or not at all."""
     with replacing(path) as beside:
@@ -74,49 +112,3 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise UsageError(
             f"{os.fspath(path)!r} cannot be read as JSON ({reason})"
         ) from error
-
-
-def lock(path: str | os.PathLike[str]) -> IO[bytes]:
-    """Make the file `path` and keep other processes out until what is returned closes.
-
-    A process that ends in any way gives up its locks. Where the file system knows no
-    locks, a warning says so.
-
-    Raises:
-        UsageError: another process holds it, or it cannot be made.
-
-    Example:
-        with lock("run/.lock"):
-            ...
-    """
-    try:
-        file = open(path, "ab")
-    except OSError as error:
-        raise UsageError(
-            f"{os.fspath(path)!r} cannot be written ({error.strerror})"
-        ) from error
-    try:
-        _lock(file)
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-            file.close()
-            raise UsageError(
-                f"{os.fspath(path)!r} is in use by another process; wait for its end, "
-                "or choose another"
-            ) from error
-        warnings.warn(
-            f"{os.fspath(path)!r} cannot be locked ({error.strerror}): see to it that "
-            "no other process uses it",
-            stacklevel=2,
-        )
-    return file
-
-
-def _lock(file: IO[bytes]) -> None:
-    if fcntl:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        import msvcrt
-
-        file.seek(0)  # it locks from where it is
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
