@@ -128,7 +128,8 @@ def check_integer(
     """A whole number from `low` to `high`."""
     high = min(high, MAX_INTEGER)
     if not _is_real(value) or value != int(value) or not low <= value <= high:
-        too_high = isinstance(value, numbers.Real) and value > high
+        number: Any = value if isinstance(value, numbers.Real) else 0
+        too_high = number > high
         bound = f"of at least {low}"
         if high < MAX_INTEGER or too_high:
             bound += f" and at most {high}"

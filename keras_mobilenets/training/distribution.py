@@ -341,8 +341,8 @@ def make_gather(
         all_rows = tf.function(all_rows, autograph=False)
 
     def gather() -> np.ndarray:
-        rows = all_rows()
-        rows = np.array(rows[0]) if together else np.concatenate(rows)
+        found = all_rows()
+        rows = np.array(found[0]) if together else np.concatenate(found)
         return rows[np.argsort(rows[:, 0])][:, 1:]
 
     return gather
