@@ -22,6 +22,7 @@ from keras_mobilenets import storage
 from keras_mobilenets.architecture import Cost
 from keras_mobilenets.architecture.arguments import check_choice, shown
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.options import check_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,8 +205,7 @@ def _bars(axes: Axes, layers: list, values: list[float], label: str) -> None:
 
 def _read_history(path: str | os.PathLike[str]) -> dict[str, list[float]]:
     """The columns of a history.csv."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise UsageError(f"history must be the path of a CSV file; got {shown(path)}")
+    path = check_path("history", path)
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a pipe would wait
             raise ValueError("not a file")
@@ -221,7 +221,7 @@ def _read_history(path: str | os.PathLike[str]) -> dict[str, list[float]]:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise UsageError(
             "history must be a CSV file of numbers with a column 'epoch', such as "
-            f"history.csv of train; got {os.fspath(path)!r} ({reason})"
+            f"history.csv of train; got {path!r} ({reason})"
         ) from error
 
 
@@ -255,25 +255,23 @@ def _writable(path: str | os.PathLike[str] | None) -> pathlib.Path | None:
     """`path`, as a file that Matplotlib can write; its folder is made."""
     if path is None:
         return None
+    target = pathlib.Path(check_path("path", path))
     suffixes = sorted(Figure().canvas.get_supported_filetypes())
-    known = isinstance(path, (str, os.PathLike)) and isinstance(os.fspath(path), str)
-    suffix = pathlib.Path(path).suffix[1:].lower() if known else ""
-    if suffix not in suffixes:
+    if target.suffix[1:].lower() not in suffixes:
         raise UsageError(
             f"path must be a file name that ends with one of .{', .'.join(suffixes)}; "
             f"got {shown(path)}"
         )
-    path = pathlib.Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    except (OSError, ValueError) as error:  # ValueError: a null byte
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise UsageError(
-            f"path must be a file that can be written; got {shown(path)} ({reason})"
+            f"path must be a file that can be written; got {shown(path)} "
+            f"({error.strerror})"
         ) from error
-    return path
+    return target
 
 
 def _saved(figure: Figure, path: pathlib.Path | None) -> Figure:

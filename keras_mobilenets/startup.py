@@ -17,7 +17,9 @@ from typing import IO
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 QUIET, WARNINGS = "2", "1"  # errors only; warnings too
-ABOUT_GPUS = re.compile(r"gpu|cuda|cuinit|cudnn|nccl|nvidia|dlopen|\.so\b", re.IGNORECASE)
+ABOUT_GPUS = re.compile(
+    r"gpu|cuda|cuinit|cudnn|nccl|nvidia|dlopen|\.so\b", re.IGNORECASE
+)
 
 
 def has_nvidia() -> bool:
