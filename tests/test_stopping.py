@@ -31,7 +31,7 @@ def ask(number: int = signal.SIGTERM) -> None:
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_start_is_left_at_once(number):
     cleaned = False
-    with pytest.raises(TrainingInterrupted, match="nothing to save"):  # noqa: PT012
+    with pytest.raises(TrainingInterrupted, match="nothing left to save"):  # noqa: PT012
         with stop_requests():
             try:
                 ask(number)
