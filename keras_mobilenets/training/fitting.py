@@ -51,7 +51,6 @@ from keras_mobilenets.training.distribution import (
 )
 from keras_mobilenets.training.inference import make_measure
 from keras_mobilenets.training.interruption import StopRequest, watching_workers
-from keras_mobilenets.training.losses import regularize
 from keras_mobilenets.training.preflight import preflight
 from keras_mobilenets.training.settings import (
     DEFAULTS,
@@ -385,7 +384,6 @@ def _plain(model: keras.Model) -> keras.Model:
     # Not clone_model, which copies the compile state: then model.keras would need
     # this package's optimizer to load.
     final = keras.Model.from_config(model.get_config())
-    regularize(final, 0.0, "all")
     with averaged_weights(model):
         final.set_weights(model.get_weights())
     return final

@@ -50,15 +50,12 @@ class StopRequest:
         if not is_multi_worker(model.distribute_strategy):
             return
         self._shared = True
-        step = model.train_step
+        model.train_step.stop_request = self
 
-        def train_step(data: Any) -> dict[str, tf.Tensor]:
-            logs = step(data)
-            context = tf.distribute.get_replica_context()
-            self._all.assign(context.all_reduce("SUM", tf.identity(self._mine)))
-            return logs
-
-        model.train_step = train_step
+    def tell_all(self) -> None:
+        """Within a replica, in a step: who wants to stop is known to all processes."""
+        context = tf.distribute.get_replica_context()
+        self._all.assign(context.all_reduce("SUM", tf.identity(self._mine)))
 
     def agreed(self) -> bool:
         """Whether all stop after the step that was just taken."""
