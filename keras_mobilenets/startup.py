@@ -55,7 +55,7 @@ def start_tensorflow() -> None:
                 unused = nvidia and not tf.config.list_physical_devices("GPU")
                 if not nvidia:  # where that only complains of CUDA
                     tf.config.list_physical_devices()
-        except BaseException:
+        except Exception:
             _show(notices, re.compile(""))
             raise
         if unused:
