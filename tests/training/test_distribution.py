@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,8 @@ import pytest
 import tensorflow as tf
 
 import keras_mobilenets as km
-from keras_mobilenets.cluster import Task
+from keras_mobilenets import cluster
+from keras_mobilenets.cluster import Task, environment_of, local_tasks
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import recipes
 from keras_mobilenets.training import distribution
@@ -63,8 +65,6 @@ km.train(**{settings!r}, strategy="multi_worker")
 
 
 def run_workers(settings: dict, workers: int = 2) -> None:
-    from keras_mobilenets.cluster import environment_of, local_tasks
-
     program = WORKERS.format(settings=settings)
     processes = [
         subprocess.Popen([sys.executable, "-c", program], env=environment_of(task))
@@ -123,10 +123,10 @@ def command(folder, workdir, **settings) -> list[str]:
     settings = {**RUN, "data": folder, "workdir": workdir, **settings}
     name = settings.pop("name")
     del settings["verbose"]
-    options = ("data", "workdir", "alpha", "resolution", "recipe", "epochs")
+    options = ("data", "workdir", "alpha", "resolution", "recipe")
     arguments = ["train", name]
     for field, value in settings.items():
-        if field in (*options, "batch_size", "seed", "checkpoint_steps"):
+        if field in (*options, "seed", "checkpoint_steps"):
             arguments += [f"--{field.replace('_', '-')}", str(value)]
         else:
             arguments += ["--set", f"{field}={value}"]
@@ -166,10 +166,81 @@ def test_a_worker_that_disappears(lost, folder, tmp_path):
     assert "asked to stop, after step" in error
 
 
+def run_cluster(jobs: dict[str, int], *arguments: str) -> list[subprocess.Popen]:
+    """A process of the command line for every process of a cluster."""
+    ports = iter(cluster._free_ports(sum(jobs.values())))
+    addresses = {
+        job: [f"127.0.0.1:{next(ports)}" for _ in range(count)]
+        for job, count in jobs.items()
+    }
+    tasks = [Task(addresses, job, n) for job in jobs for n in range(jobs[job])]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "keras_mobilenets", *arguments],
+            env=environment_of(task),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for task in tasks
+    ]
+
+
+@pytest.mark.slow
+def test_a_chief_and_a_worker_train_as_two(folder, tmp_path):
+    """TensorFlow counts a chief as a worker; each used to train alone."""
+    arguments = command(folder, tmp_path / "run", epochs=1)
+    chief, worker = run_cluster({"chief": 1, "worker": 1}, *arguments, "--json")
+    (shown, error), (silent, _) = (p.communicate(timeout=300) for p in (chief, worker))
+    assert (chief.returncode, worker.returncode) == (0, 0), error
+    assert json.loads(shown)["scale"]["workers"] == 2
+    assert silent == ""
+
+
+@pytest.mark.slow
+def test_a_server_that_disappears(folder, tmp_path):
+    arguments = command(folder, tmp_path / "run", epochs=300, checkpoint_steps=5)
+    processes = run_cluster({"chief": 1, "worker": 1, "ps": 1}, *arguments)
+    chief, _, server = processes
+    try:
+        while not list((tmp_path / "run").glob("checkpoints/step-*")):
+            assert chief.poll() is None, chief.communicate()
+            time.sleep(0.05)
+        server.kill()
+        _, error = chief.communicate(timeout=120)
+        assert chief.returncode == 5
+        assert "a parameter server, or every worker, stopped answering" in error
+        assert "Traceback" not in error
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["worker", "chief", "ps"])
+def test_a_port_that_is_taken_ends_in_one_line(job, folder, tmp_path):
+    with socket.create_server(("", 0)) as taken:
+        addresses = {"worker": ["127.0.0.1:9"], "chief": ["127.0.0.1:10"]}
+        addresses |= {} if job == "worker" else {"ps": ["127.0.0.1:11"]}
+        addresses[job] = [f"127.0.0.1:{taken.getsockname()[1]}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "keras_mobilenets"]
+            + command(folder, tmp_path / "run"),
+            env=environment_of(Task(addresses, job, 0)),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 2
+    assert (
+        f"TF_CONFIG's address of {job} 0 must have a port that is free" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_workers_that_disagree(folder, tmp_path):
-    from keras_mobilenets.cluster import environment_of, local_tasks
-
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "keras_mobilenets"]
