@@ -73,6 +73,7 @@ class Recipe:
     early_stopping_patience: int | None  # epochs without a better validation loss
 
     # Preprocessing; images end in [-1, 1]
+    exif_orientation: bool  # turn JPEG files as their EXIF orientation says
     crop_area: tuple[float, float] | None  # share of the image a crop may take
     crop_aspect: tuple[float, float]  # width / height of a crop
     crop_min_covered: float  # share of the whole image a crop must cover
@@ -142,7 +143,7 @@ def _checked(recipe: Recipe) -> Recipe:
         )
     for field in (
         "scale_learning_rate", "staircase", "background_class", "flip",
-        "synchronize_batch_norm",
+        "synchronize_batch_norm", "exif_orientation",
     ):  # fmt: skip
         check_flag(field, getattr(recipe, field))
     for field in ("batch_size", "epochs", "asynchronous_workers"):
@@ -247,6 +248,7 @@ SLIM_V2 = _recipe(
     batch_size=(96, f"{_README}; {_V2_PAPER}"),
     epochs=(412, f"{_README}: 5.5 M steps * 96 / 1,281,167 images"),
     early_stopping_patience=(None, f"{_SCRIPT}: none"),
+    exif_orientation=(False, "[slim] tf.image.decode_jpeg, which ignores it"),
     crop_area=((0.05, 1.0), _INCEPTION),
     crop_aspect=((0.75, 1.33), _INCEPTION),
     crop_min_covered=(0.1, _INCEPTION),
@@ -314,6 +316,7 @@ FLOWERS = _derived(
     epochs=(120, "[flowers]"),
     early_stopping_patience=(27, "[flowers]"),
     batch_norm_momentum=(0.99, "[our choice] 1,020 images are 11 steps an epoch"),
+    exif_orientation=(True, "[our choice] photographs of one's own are shown upright"),
 )
 
 MODEL_GARDEN_V2 = _derived(
@@ -340,6 +343,7 @@ MODEL_GARDEN_V2 = _derived(
     batch_norm_momentum=(0.997, _GARDEN),
     batch_size=(128, f"{_GARDEN}: the unit of the learning rate"),
     epochs=(500, _GARDEN),
+    exif_orientation=(False, "[garden] tf.image.decode_jpeg, which ignores it"),
     crop_area=((0.08, 1.0), "[garden] vision/ops/preprocess_ops.py"),
     crop_aspect=((0.75, 1.33), "[garden] vision/ops/preprocess_ops.py"),
     color=(None, "[garden] dataloaders/classification_input.py: none by default"),
@@ -374,6 +378,7 @@ TORCHVISION_V2 = _derived(
     kernel_stddev=(0.09, "[our choice] torch's Kaiming fan-out is not offered"),
     batch_size=(32, "[torch] train.py default, a GPU"),
     epochs=(300, _TORCH),
+    exif_orientation=(False, "[torch] datasets/folder.py: pil_loader ignores it"),
     crop_area=((0.08, 1.0), "[torch] RandomResizedCrop"),
     crop_aspect=((0.75, 4 / 3), "[torch] RandomResizedCrop"),
     crop_min_covered=(0.08, "[torch] RandomResizedCrop's lower area"),
@@ -396,6 +401,7 @@ QUICK = _derived(
     batch_norm_momentum=(0.9, "[our choice] slim's 0.997 needs thousands of steps"),
     batch_size=(32, "[our choice] more steps from little data"),
     epochs=(15, "[our choice] a minute on two CPU cores"),
+    exif_orientation=(True, "[our choice] photographs of one's own are shown upright"),
     crop_area=(None, "[our choice] small images are shown whole"),
     flip=(False, "[our choice] a mirrored digit is another sign"),
     color=(None, "[our choice] grey images have no colour"),
