@@ -49,3 +49,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([line(header), rule, *map(line, cells)])
+
+
+def printable(text: Any) -> str:
+    """Text that may be printed: what controls a terminal, or is no text, is escaped.
+
+    >>> printable("cat\n\x1b[31m")
+    'cat\\n\\x1b[31m'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def short_name(text: str, most: int = 60) -> str:
+    """Text as part of a file name: printable, without a separator, `most` bytes.
+
+    >>> short_name("a/b" * 100, 5)
+    'a_ba_'
+    """
+    name = printable(text).replace("/", "_").replace("\\", "_")
+    return name.encode()[:most].decode(errors="ignore")
