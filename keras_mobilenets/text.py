@@ -18,7 +18,7 @@ def count(value: float) -> str:
     return f"{value:g}"
 
 
-def printable(text: str) -> str:
+def printable(text: Any) -> str:
     """`text` with all that moves a cursor, colours or ends a line escaped.
 
     Names of files and classes may hold anything but "/" and the null byte.
@@ -27,7 +27,7 @@ def printable(text: str) -> str:
     'a\\\\nb'
     """
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)
     )
 
 
@@ -49,15 +49,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([line(header), rule, *map(line, cells)])
-
-
-def printable(text: Any) -> str:
-    """Text that may be printed: what controls a terminal, or is no text, is escaped.
-
-    >>> printable("cat\n\x1b[31m")
-    'cat\\n\\x1b[31m'
-    """
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
 def short_name(text: str, most: int = 60) -> str:

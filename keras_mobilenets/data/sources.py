@@ -95,10 +95,11 @@ class Splits:
         """Every training image once, prepared as for evaluation."""
         return self._make_train_once()
 
-    test_is_validation = False
-
-    def save_index(self, path: str | os.PathLike) -> None:
-        pass
+    @property
+    def test_is_validation(self) -> bool:
+        """Whether the source has no test split, so that validation stands in for it."""
+        parts = self.index.as_dict()["parts"]
+        return parts["test"] == parts["validation"]
 
     def set_epoch(self, epoch: int) -> None:
         """Make every following pass over `train` that epoch, counted from 0.
@@ -140,7 +141,6 @@ def load_data(
     input_context: tf.distribute.InputContext | None = None,
     memory_budget: int = MEMORY_BUDGET,
     threads: int | None = None,
-    index: str | os.PathLike | None = None,
 ) -> Splits:
     """A source of images as batches, prepared as the recipe says.
 

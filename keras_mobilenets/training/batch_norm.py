@@ -50,7 +50,9 @@ def make_call(layer: BatchNorm, synchronized: bool) -> Callable[..., tf.Tensor]:
         and layer.input_spec.ndim == 4
         and layer.axis in (-1, 3)
     )
-    of_keras = functools.partial(_call_of_keras, layer, synchronized, layer.synchronized)
+    of_keras = functools.partial(
+        _call_of_keras, layer, synchronized, layer.synchronized
+    )
     return functools.partial(_normalize, layer, synchronized) if fusable else of_keras
 
 
