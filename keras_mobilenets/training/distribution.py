@@ -418,7 +418,7 @@ def distribute(
     if strategy.num_replicas_in_sync == 1 and not is_multi_worker(strategy):
         return _part(splits, part)
     return strategy.distribute_datasets_from_function(
-        lambda context: _part(splits.share(context), part)
+        lambda context: _part(splits.for_worker(context), part)
     )
 
 
