@@ -130,7 +130,7 @@ class Recipe:
     )
     staircase: bool = _field(check_flag, "the rate falls in steps, not continuously")
     warmup_epochs: float = _field(number(0), "epochs of linear warm-up from rate 0")
-    rho: float = _field(
+    rmsprop_decay: float = _field(
         number(0, 1, below=True), "decay of RMSProp's mean square; ignored by sgd"
     )
     momentum: float = _field(number(0, 1, below=True), "of either optimizer")
