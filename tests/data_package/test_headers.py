@@ -1,5 +1,6 @@
 """Sizes that files claim, read before anything is decoded."""
 
+import contextlib
 import io
 import struct
 
@@ -18,7 +19,7 @@ def encode(kind, size=(37, 23), mode="RGB", **options):
     pixels = random.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     image = Image.fromarray(pixels).convert(mode)
     if options.pop("frames", 1) > 1:
-        options = {"save_all": True, "append_images": [image.rotate(180)] * 2}
+        options = {"save_all": True, "append_images": [image.rotate(180), image]}
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
@@ -32,9 +33,14 @@ def test_what_a_file_says(kind, size, mode):
     assert header == Header(KINDS[kind], size[1], size[0])
 
 
-@pytest.mark.parametrize("options", [{"progressive": True}, {"exif": b"Exif\0\0" + b"x" * 99},
-                                     {"quality": 100, "subsampling": 0}],
-                         ids=["progressive", "EXIF", "fine"])  # fmt: skip
+JPEGS = {
+    "progressive": {"progressive": True},
+    "EXIF": {"exif": b"Exif\0\0" + b"x" * 99},
+    "fine": {"quality": 100, "subsampling": 0},
+}
+
+
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
 def test_every_jpeg(options):
     assert read_header(encode("JPEG", **options)) == Header("JPEG", 23, 37)
 
@@ -67,19 +73,25 @@ def test_a_claim_is_read_without_what_it_claims():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_that_ends_too_early(kind):
     whole = encode(kind)
-    for end in range(min(len(whole), 60)):
-        try:
-            header = read_header(whole[:end])
-        except ValueError as error:
-            assert str(error) in (
-                "damaged or cut off", "not a JPEG, PNG, BMP, GIF or WebP image",
-            )  # fmt: skip
-        else:
-            assert header.kind == KINDS[kind]
+    with pytest.raises(ValueError, match="not a JPEG"):
+        read_header(whole[:1])
+    with pytest.raises(ValueError, match="damaged or cut off"):
+        read_header(whole[: 9 if kind == "GIF" else 12])
+    for end in range(len(whole)):
+        with contextlib.suppress(ValueError):
+            assert read_header(whole[:end]).kind == KINDS[kind]
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"<html>", b"RIFF....WAVE", b"II*\0"],
-                         ids=["nothing", "text", "page", "sound", "TIFF"])  # fmt: skip
+OTHER = {
+    "nothing": b"",
+    "text": b"text",
+    "page": b"<html>",
+    "sound": b"RIFF....WAVE",
+    "TIFF": b"II*\0",
+}
+
+
+@pytest.mark.parametrize("content", OTHER.values(), ids=OTHER)
 def test_no_image(content):
     with pytest.raises(ValueError, match="not a JPEG"):
         read_header(content)

@@ -63,9 +63,7 @@ KINDS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
 def test_what_decodes_too_large_is_not_decoded(tmp_path, kind):
     path = tmp_path / f"x.{kind.lower()}"
     path.write_bytes(claimed(kind))
-    with pytest.raises(
-        UsageError, match=r"x.*pixels are more than 89,478,485: make it"
-    ):
+    with pytest.raises(UsageError, match="pixels are more than 89,478,485: make"):
         load_image(path, 32)
 
 
@@ -84,7 +82,8 @@ def test_a_large_png_of_a_few_bytes(tmp_path):
 def test_an_animation_of_many_frames():
     """TensorFlow unpacks all of them to show the first."""
     frame = encode(Image.new("P", (3000, 3000)), "GIF")
-    at = frame.find(b"\x2c", 13 + 768)
+    at = 19  # behind two colours
+    assert frame[at : at + 1] == b","
     assert problem(frame) is None
     many = frame[:at] + frame[at:-1] * 20 + b"\x3b"
     assert problem(many).startswith("20 frames of 3,000 x 3,000 pixels")
@@ -189,15 +188,14 @@ def turned(orientation, kind="JPEG", **options):
 def test_an_orientation_is_applied_as_pillow_does(orientation):
     encoded = turned(orientation)
     assert int(exif_orientation(encoded)) == orientation
-    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded)))
+    plain = Image.fromarray(decode(encoded).numpy())
+    assert plain.size == photo().size
+    plain.getexif()[0x0112] = orientation
     found = decode(encoded, exif=True)
-    # Of TensorFlow's decoder, whose pixels are not to the last bit Pillow's.
-    np.testing.assert_allclose(found, np.asarray(upright).astype(int), atol=2)
+    np.testing.assert_array_equal(found, ImageOps.exif_transpose(plain))
     for box in (train_box([1, 2], recipes["slim_v2"]), eval_box(recipes["slim_v2"])):
         part = decode(encoded, box, exif=True)
         np.testing.assert_array_equal(part, cropped(found, box))
-    plain = np.asarray(Image.open(io.BytesIO(encoded))).astype(int)
-    np.testing.assert_allclose(decode(encoded), plain, atol=2)
 
 
 def big_endian(orientation):
@@ -254,7 +252,9 @@ def test_training_evaluation_prediction_and_doctor_turn_alike(tmp_path):
         ]
         assert len(seen) == 5
         for image in seen:
-            assert (image[2, 16, 0] > 0.9) and (image[16, 2, 0] > 0.9) != is_turned
+            bright = image[..., 0] > 0.9
+            assert bright[2, 2]
+            assert (bright[2, 28], bright[28, 2]) == (is_turned, not is_turned)
     notes = km.check_data(tmp_path / "photos", recipe="quick")["notes"]
     (note,) = [note for note in notes if "EXIF" in note]
     assert note.startswith("4 images with an EXIF orientation")

@@ -1,7 +1,6 @@
 """The index of a run's data: what it began with, whatever has happened since."""
 
 import json
-import os
 import shutil
 import time
 
@@ -80,13 +79,11 @@ def test_what_breaks_later_keeps_its_place(photos, tmp_path):
     before = {split: batches(getattr(data, split)) for split in ("train", "test")}
     parts = data.index.as_dict()["parts"]
     lost = {}
-    for split, damage in (
-        ("train", os.unlink),
-        ("test", lambda p: open(p, "w").close()),
-    ):
+    for split in ("train", "test"):
         label, place, names = parts[split][0]
-        lost[split] = os.path.join(photos, place, names[0])
-        damage(lost[split])
+        lost[split] = photos / place / names[0]
+    lost["train"].unlink()
+    lost["test"].write_bytes(b"")
     again = load(photos, batch_size=1, pad_evaluation=True, index=file)
     assert again.num_train == data.num_train
     assert again.num_test == data.num_test
@@ -124,9 +121,7 @@ def test_digits(tmp_path):
         again = load("digits", index=tmp_path / "data.json", **given)
         assert (again.num_train, again.num_validation, again.num_test) == (50, 180, 20)
     assert_same(batches(again.train), batches(data.train))
-    with pytest.raises(
-        UsageError, match=r"data\.json' is of the splits .*got {'train'"
-    ):
+    with pytest.raises(UsageError, match=r"data\.json' is of the splits"):
         load("digits", index=tmp_path / "data.json", splits={"train": "train[:51]"})
 
     def change(key, value):
@@ -146,9 +141,7 @@ def test_digits(tmp_path):
 def test_an_index_of_another_source(photos, tmp_path):
     load(photos).index.save(tmp_path / "data.json")
     shutil.copytree(photos, tmp_path / "copy")
-    with pytest.raises(
-        UsageError, match=r"data\.json' is of the folder '.*photos'; got"
-    ):
+    with pytest.raises(UsageError, match=r"data\.json' is of the folder"):
         load(tmp_path / "copy", index=tmp_path / "data.json")
     with pytest.raises(UsageError, match=r"data\.json' is of another source.*'digits'"):
         load("digits", data_dir=tmp_path, index=tmp_path / "data.json")
