@@ -113,7 +113,9 @@ def check_data(
         data_dir,
         splits,
         answer=lambda found, _: broken.update(found),
-        note=report["notes"].append,
+        note=lambda sentence, loses_images: report[
+            "problems" if loses_images else "notes"
+        ].append(sentence),
         exif=recipe.exif_orientation,
     )
     report["broken"] = [{"path": p, "reason": r} for p, r in broken.items()]

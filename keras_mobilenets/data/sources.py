@@ -20,7 +20,7 @@ from keras_mobilenets.architecture.arguments import (
 )
 from keras_mobilenets.data.checking import ANSWERS, Broken
 from keras_mobilenets.data.digits import prepared_digits
-from keras_mobilenets.data.folder import folder_source, indexed_folder_source
+from keras_mobilenets.data.folder import Note, folder_source, indexed_folder_source
 from keras_mobilenets.data.index import Index, read_index
 from keras_mobilenets.data.pipeline import (
     MEMORY_BUDGET,
@@ -221,7 +221,7 @@ def load_data(
         splits,
         memory,
         answer,
-        notes.append,
+        lambda sentence, _: notes.append(sentence),
         recipe.exif_orientation,
         index,
     )
@@ -320,7 +320,7 @@ def find_source(
     splits: Mapping[str, str] | None,
     memory: int = MEMORY_BUDGET,
     answer: Callable[[Broken, str], None] = ANSWERS["skip"],
-    note: Callable[[str], None] = lambda sentence: None,
+    note: Note = lambda sentence, loses_images: None,
     exif: bool = False,
     index: str | os.PathLike | None = None,
 ) -> Source:

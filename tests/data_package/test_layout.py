@@ -123,14 +123,14 @@ def test_what_is_passed_over_is_counted_and_named(root):
         "not in a class folder": ["top.png", "train/loose.JPG"],
         "hidden": ["train/cat/.hidden.png"],
         "named .heic": ["train/cat/phone.HEIC"],
-        "no suffix": ["train/cat/notes"],
+        "other files": ["train/cat/notes"],
     }
     with pytest.warns(UserWarning, match="6 files or folders passed over") as caught:
         km.load_data(root, resolution=32, batch_size=1)
     (message,) = [str(w.message) for w in caught if "passed over" in str(w.message)]
     assert "1 named .heic (" in message
-    notes = km.check_data(root)["notes"]
-    assert sum("6 files or folders passed over" in note for note in notes) == 1
+    problems = km.check_data(root)["problems"]
+    assert sum("6 files or folders passed over" in line for line in problems) == 1
 
 
 @pytest.mark.parametrize("suffix", ["webp", "jfif", "jpe", "JPEG", "Png", "dib"])
