@@ -28,7 +28,7 @@ from keras_mobilenets.data.layout import (
     find_layout,
     sentence,
 )
-from keras_mobilenets.data.pipeline import PARTS, Part, Source
+from keras_mobilenets.data.parts import PARTS, Part, Source
 from keras_mobilenets.errors import UsageError
 
 # Told a sentence about a folder, and whether images are lost.

@@ -22,16 +22,14 @@ from keras_mobilenets.data.checking import ANSWERS, Broken
 from keras_mobilenets.data.digits import prepared_digits
 from keras_mobilenets.data.folder import Note, folder_source, indexed_folder_source
 from keras_mobilenets.data.index import Index, read_index
-from keras_mobilenets.data.pipeline import (
+from keras_mobilenets.data.parts import (
     MEMORY_BUDGET,
     PARTS,
-    Epochs,
     Part,
     Running,
     Source,
-    evaluation_batches,
-    training_batches,
 )
+from keras_mobilenets.data.pipeline import Epochs, evaluation_batches, training_batches
 from keras_mobilenets.data.prepared import (
     builder_source,
     find_builder,

@@ -24,7 +24,8 @@ def photos(tmp_path):
     """Sixty pictures of two classes; the red value is the class, the green a number."""
     for label, name in enumerate(("cat", "dog\n")):
         for number in range(30):
-            path = tmp_path / "photos" / name / "deeper" / f"{number:02}.png"
+            where = tmp_path / "photos" / name
+            path = (where if number % 2 else where / "deeper") / f"{number:02}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (9, 9), (label * 255, number, 0)).save(path)
     return tmp_path / "photos"
