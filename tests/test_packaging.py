@@ -63,3 +63,9 @@ def test_the_license_is_apache():
     assert "END OF TERMS AND CONDITIONS" in text
     docker = (ROOT / "Dockerfile").read_text(), (ROOT / ".dockerignore").read_text()
     assert all("LICENSE" in part for part in docker)  # the build needs it
+
+
+def test_the_tests_that_ci_names_exist():
+    named = re.findall(r"tests/[\w/.]+", (ROOT / ".ci" / "run").read_text())
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
