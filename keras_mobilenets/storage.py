@@ -7,14 +7,31 @@ back as JSON through `read_json`, for a file of ours may be damaged, or another'
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
+import sys
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from keras_mobilenets.errors import UsageError
 
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+LOCKED = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what says that another has it
 PARTIAL = ".partial-"  # begins the name of a file that is being written
 
 
@@ -41,6 +58,34 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
+
+
+def lock(path: str | os.PathLike[str]) -> IO[str]:
+    """Keep other processes out of what `path` stands for, until the file is closed.
+
+    Raises:
+        UsageError: another process has it.
+    """
+    while True:
+        file = open(path, "a")
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno in LOCKED:
+                file.close()
+                raise UsageError(
+                    f"{os.fspath(pathlib.Path(path).parent)!r} is in use by a run that "
+                    "is going on; wait for its end, or give another directory"
+                ) from error
+            warnings.warn(  # a file system without locks
+                f"{os.fspath(path)!r} cannot be locked ({error.strerror}): see to it "
+                "that no other process uses its directory",
+                stacklevel=2,
+            )
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                return file
+        file.close()  # its owner removed it when we had just opened it
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

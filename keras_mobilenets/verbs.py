@@ -3,59 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
-import glob
 import json
-import os
 import sys
-import tempfile
 from typing import Any
 
 import keras_mobilenets as km
 from keras_mobilenets import cluster
+from keras_mobilenets.cluster import is_chief, read_task
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.recipe import difference, get_recipe
+from keras_mobilenets.options import NOT_GIVEN, given_options, parse_value
+from keras_mobilenets.recipe import Recipe, difference, get_recipe
+from keras_mobilenets.settings import Execution, Settings
+from keras_mobilenets.startup import start_tensorflow
+from keras_mobilenets.stopping import stop_requests
 from keras_mobilenets.text import count, table
-
-
-def _start_tensorflow() -> None:
-    """Import TensorFlow without its notices.
-
-    TensorFlow 2.21 writes some straight to the descriptor, before it reads its log
-    level. A user's own TF_CPP_MIN_LOG_LEVEL lets all through.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as notices:
-        os.dup2(notices.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            if not glob.glob("/dev/nvidia*"):
-                # Without a GPU, looking for one complains of CUDA: do it here.
-                tf.config.list_physical_devices()
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-def parse_value(text: str) -> Any:
-    """A number, True, False, None or a tuple where `text` is one, else the text.
-
-    What it is not, the API's own checks say.
-    """
-    try:
-        if text.lower() in ("nan", "inf", "-inf"):
-            return float(text)
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -81,7 +43,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The named options that were given."""
     values = {name: getattr(arguments, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    return {k: v for k, v in values.items() if v is not None and v is not NOT_GIVEN}
 
 
 def _print_json(value: Any) -> None:
@@ -89,24 +51,12 @@ def _print_json(value: Any) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    _start_tensorflow()
-    options = _given(
-        arguments, "data", "alpha", "rho", "resolution", "recipe", "workdir",
-        "weights", "seed", "data_dir", "epochs", "batch_size", "learning_rate",
-        "strategy", "cpu_replicas", "checkpoint_steps", "resume", "deterministic",
-    )  # fmt: skip
-    run = km.train(
-        arguments.name,
-        **{"verbose": not arguments.json, **_settings(arguments), **options},
-    )
-    if arguments.json and _is_first():
+    options = given_options(arguments, Settings, Execution, Recipe)
+    with stop_requests():  # already while TensorFlow starts
+        start_tensorflow()
+        run = km.train(**{"verbose": not arguments.json, **options})
+    if arguments.json and is_chief(read_task()):
         _print_json(run.report)
-
-
-def _is_first() -> bool:
-    """Whether this is the process of a cluster that speaks for all."""
-    task = cluster.read_task()
-    return task is None or task.index == 0
 
 
 def launch(arguments: argparse.Namespace) -> int:
@@ -117,13 +67,13 @@ def launch(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    _start_tensorflow()
+    start_tensorflow()
     result = km.evaluate(
         arguments.workdir,
         **_given(arguments, "data", "split", "data_dir", "strategy", "cpu_replicas"),
         verbose=not arguments.json,
     )
-    if not _is_first():
+    if not is_chief(read_task()):
         return
     if arguments.json:
         _print_json(result)
@@ -136,7 +86,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    _start_tensorflow()
+    start_tensorflow()
     results = km.predict(arguments.images, arguments.workdir, top=arguments.top)
     if arguments.json:
         return _print_json(results)
@@ -157,7 +107,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    _start_tensorflow()
+    start_tensorflow()
     devices = _given(arguments, "strategy", "cpu_replicas", "batch_size")
     strategy = _given(arguments, "strategy", "cpu_replicas")
     if strategy:  # before TensorFlow is used
@@ -213,7 +163,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def search(arguments: argparse.Namespace) -> int:
-    _start_tensorflow()
+    start_tensorflow()
     options = _given(
         arguments, "data", "alphas", "resolutions", "rhos", "max_macs", "max_params",
         "max_memory", "max_latency_ms", "oracle", "max_trials", "prior", "recipe",
@@ -233,13 +183,12 @@ def search(arguments: argparse.Namespace) -> int:
 
 
 def cost(arguments: argparse.Namespace) -> None:
-    options = _given(
-        arguments, "alpha", "rho", "resolution", "classes", "bytes_per_element"
-    )
-    cost = km.cost(
-        arguments.name,
-        **{"include_top": not arguments.no_top, **_settings(arguments), **options},
-    )
+    options = {
+        "include_top": not arguments.no_top,
+        **_given(arguments, "classes", "bytes_per_element"),
+        **given_options(arguments, Settings),
+    }
+    cost = km.cost(**options)
     if arguments.json:
         return _print_json(cost.as_dict())
     if arguments.layers:
@@ -267,7 +216,7 @@ def cost(arguments: argparse.Namespace) -> None:
             f"{cost.bytes_per_element} bytes each",
         ),
     ]
-    print(table([arguments.name, "exactly", "about"], rows))
+    print(table([options.get("name", "mobilenet_v2"), "exactly", "about"], rows))
 
 
 def recommend(arguments: argparse.Namespace) -> int:

@@ -13,20 +13,27 @@ PACKAGE = Path(keras_mobilenets.__file__).parent
 ROOT = PACKAGE.parent
 
 # What a room may import of the package, besides itself.
-BASE = {"errors", "storage"}  # what every room may import
+BASE = {"errors", "storage", "stopping"}  # what every room may import
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "storage": {"errors"},
+    "stopping": {"errors"},
+    "startup": set(),
     "architecture": set(),
     "text": set(),
     "cluster": {"architecture"},
     "recipe": {"architecture"},
-    "plots": {"architecture", "recipe"},
+    "options": set(),
+    "settings": {"architecture", "options", "recipe"},
+    "plots": {"architecture", "recipe", "options"},
     "models": {"architecture", "recipe"},
     "data": {"architecture", "recipe"},
     "deploy": {"architecture", "recipe", "models", "data"},
 }
-BELOW["training"] = {"architecture", "recipe", "models", "data", "plots", "cluster"}
+BELOW["training"] = {
+    *("architecture", "recipe", "options", "settings"),
+    *("models", "data", "plots", "cluster", "startup"),
+}
 BELOW["tuning"] = BELOW["training"] | {"training", "text"}
 BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}
 BELOW["__main__"] = BELOW["verbs"] | {"verbs"}
