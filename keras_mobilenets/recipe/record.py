@@ -160,7 +160,8 @@ class Recipe:
         check_flag, "batch statistics of all replicas together, not of each its own"
     )
     kernel_stddev: float = option(
-        number(0, above=True), "standard deviation of kernels at the start (truncated normal)"
+        number(0, above=True),
+        "standard deviation of kernels at the start (truncated normal)",
     )
 
     # Run
