@@ -27,14 +27,14 @@ BELOW: dict[str, set[str]] = {
     "settings": {"architecture", "options", "recipe"},
     "plots": {"architecture", "recipe", "options"},
     "models": {"architecture", "recipe"},
-    "data": {"architecture", "recipe"},
+    "data": {"architecture", "recipe", "text"},
     "deploy": {"architecture", "recipe", "models", "data"},
 }
 BELOW["training"] = {
     *("architecture", "recipe", "options", "settings"),
-    *("models", "data", "plots", "cluster", "startup"),
+    *("models", "data", "plots", "cluster", "startup", "stopping", "text"),
 }
-BELOW["tuning"] = BELOW["training"] | {"training", "text"}
+BELOW["tuning"] = BELOW["training"] | {"training"}
 BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}
 BELOW["__main__"] = BELOW["verbs"] | {"verbs"}
 BELOW["__init__"] = set(BELOW) - {"__main__", "verbs"}

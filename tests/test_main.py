@@ -254,7 +254,8 @@ MISTAKES = {
     "doctor --data ./no-folder": ("source", "./no-folder", "does not exist"),
     "doctor --resolution 16": ("resolution", "got 16"),
     "doctor --recipe quik": ("recipe", "did you mean 'quick'"),
-    "doctor --sheet .": ("sheet", "'.' exists"),
+    "doctor --sheet .": ("sheet", "got '.'"),
+    "doctor --sheet x.txt": ("sheet", "PNG", "'x.txt'"),
     "evaluate": ("workdir", "runs", "keras-mobilenets train"),
     "evaluate .": ("workdir", "'.'", "report.json"),
     "evaluate --split testing": ("split", "testing", "did you mean 'test'"),
@@ -332,7 +333,7 @@ def test_work_directory(inside):
     run = inside / "runs" / "digits-1"
     expected = {
         "model.keras", "report.json", "history.csv", "curves.png", "tensorboard",
-        "samples", "settings.json", "timing.json",
+        "samples", "settings.json", "timing.json", "data.json",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == expected
     for part in ("train", "validation"):
@@ -486,9 +487,9 @@ def test_weights_of_another_architecture(inside, capsys):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("missing.png", "does not exist"),
+        ("missing.png", "No such file"),
         ("notes.png", "cannot be read"),
-        ("runs", "the folder"),
+        ("runs", "is a directory"),
     ],
 )
 def test_predict_what_is_no_image(inside, capsys, name, expected):

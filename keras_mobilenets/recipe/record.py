@@ -124,7 +124,7 @@ class Recipe:
     )
     staircase: bool = option(check_flag, "the rate falls in steps, not continuously")
     warmup_epochs: float = option(number(0), "epochs of linear warm-up from rate 0")
-    rho: float = option(
+    rmsprop_decay: float = option(
         number(0, 1, below=True), "decay of RMSProp's mean square; ignored by sgd"
     )
     momentum: float = option(number(0, 1, below=True), "momentum of rmsprop or sgd")

@@ -52,7 +52,7 @@ def make_optimizer(
     return RMSprop(
         learning_rate,
         recipe=fields,
-        rho=recipe.rho,
+        rho=recipe.rmsprop_decay,
         momentum=recipe.momentum,
         epsilon=recipe.epsilon,
         initial_accumulator=recipe.initial_accumulator,
