@@ -1,7 +1,4 @@
-import os
 import re
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -214,7 +211,7 @@ def test_only_plain_keras_layers(tmp_path):
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
 def test_the_layout_of_images_is_not_that_of_keras_json(name):
     """channels_first there made another network, which trained all the same."""
-    network = {"alpha": 0.35, "resolution": 32, "classes": 3}
+    network = {"alpha": 0.35, "resolution": 32, "classes": 3, "dropout": 0.0}
     expected = km.build(name, **network)
     keras.config.set_image_data_format("channels_first")
     try:
@@ -227,28 +224,6 @@ def test_the_layout_of_images_is_not_that_of_keras_json(name):
     assert pooled.output_shape == (None, 1280 if name == "mobilenet_v2" else 358)
     model.set_weights(expected.get_weights())
     np.testing.assert_array_equal(outputs(model, 32), outputs(expected, 32))
-
-
-OTHER_BACKEND = """
-import keras_mobilenets as km
-model = km.build("mobilenet_v1", alpha=0.25, resolution=32, shallow=True)
-try:
-    km.compile
-except km.UsageError as error:
-    print(error)
-"""
-
-
-def test_training_needs_tensorflow_under_keras_and_building_does_not():
-    answer = subprocess.run(
-        [sys.executable, "-c", OTHER_BACKEND],
-        env={**os.environ, "KERAS_BACKEND": "numpy"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    assert "got the backend 'numpy': set KERAS_BACKEND=tensorflow" in answer.stdout
 
 
 def test_constants_reach_the_layers():
