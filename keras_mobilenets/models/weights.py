@@ -57,9 +57,9 @@ def copy_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
             finite = False
         if not finite:
             raise UsageError(
-                f"weights for {variable.path} must be finite numbers; got NaN, infinity "
-                "or no numbers at all: the run that made them diverged, or the file is "
-                "damaged"
+                f"weights for {variable.path} must be finite numbers; got NaN, "
+                "infinity or no numbers at all: the run that made them diverged, or "
+                "the file is damaged"
             )
         fitted.append(value)
     model.set_weights(fitted)

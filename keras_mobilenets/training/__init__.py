@@ -11,7 +11,6 @@ if _keras.config.backend() != "tensorflow":
         "imported (keras_mobilenets.build works on every backend)"
     )
 
-# ruff: noqa: E402
 from keras_mobilenets.training.averaging import averaged_weights as averaged_weights
 from keras_mobilenets.training.checkpoint import (
     restore_checkpoint as restore_checkpoint,

@@ -37,6 +37,10 @@ def batch_norms(model: keras.Model) -> list[BatchNorm]:
     return [layer for layer in all_layers(model) if isinstance(layer, BatchNorm)]
 
 
+def _replicas() -> int:
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def make_call(layer: BatchNorm, synchronized: bool) -> Callable[..., tf.Tensor]:
     """What `layer` computes under a recipe, in the place of `layer.call`.
 
@@ -50,7 +54,9 @@ def make_call(layer: BatchNorm, synchronized: bool) -> Callable[..., tf.Tensor]:
         and layer.input_spec.ndim == 4
         and layer.axis in (-1, 3)
     )
-    of_keras = functools.partial(_call_of_keras, layer, synchronized, layer.synchronized)
+    of_keras = functools.partial(
+        _call_of_keras, layer, synchronized, layer.synchronized
+    )
     return functools.partial(_normalize, layer, synchronized) if fusable else of_keras
 
 
@@ -74,8 +80,7 @@ def _normalize(
     mask: Any = None,  # of sequences, not of images
 ) -> tf.Tensor:
     training = bool(training) and layer.trainable
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    together = training and synchronized and replicas > 1
+    together = training and synchronized and _replicas() > 1
     if keras.backend.standardize_dtype(inputs.dtype) not in KERNEL_DTYPES:
         return _elementary(layer, inputs, training, together)
     wide = _pixels_a_row(inputs.shape) if training else 1
@@ -229,7 +234,10 @@ def _move_statistics(
 ) -> None:
     """average -= (average - value) * (1 - momentum), as slim; unbiased variance."""
     unbiased = variance * count / tf.maximum(count - 1, 1)
-    for average, value in ((layer.moving_mean, mean), (layer.moving_variance, unbiased)):
+    for average, value in (
+        (layer.moving_mean, mean),
+        (layer.moving_variance, unbiased),
+    ):
         old = tf.convert_to_tensor(average)
         average.assign(old - (old - tf.cast(value, old.dtype)) * (1 - layer.momentum))
 

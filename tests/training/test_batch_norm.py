@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_mobilenets as km
 from keras_mobilenets.training.batch_norm import batch_norms, make_call
 
 X = np.random.default_rng(0).normal(1, 2, (4, 5, 5, 3)).astype("float32")
@@ -15,9 +14,7 @@ def use_fused(model: keras.Model, synchronized: bool = False) -> None:
         layer.call = make_call(layer, synchronized)
 
 
-def make(
-    dtype: str | None = None, channels: int = 3, **settings
-) -> keras.Model:
+def make(dtype: str | None = None, channels: int = 3, **settings) -> keras.Model:
     dtype_in = "float64" if dtype == "float64" else None
     inputs = keras.Input((None, None, channels), dtype=dtype_in)
     layer = keras.layers.BatchNormalization(

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 import keras_mobilenets as km
 from keras_mobilenets.training.averaging import get_averages
-from keras_mobilenets.training.step import is_bound
 from tests import golden
 
 SMALL = {"alpha": 0.25, "resolution": 32, "classes": 4, "shallow": True}

@@ -89,9 +89,7 @@ def test_averaged_weights_keep_what_was_recalibrated():
             model.layers[4].moving_variance, np.var(inside, 0, ddof=1), rtol=1e-3
         )
     place = [v.path for v in model.weights].index("bn/moving_mean")
-    np.testing.assert_allclose(
-        get_averages(model)[place], x.mean((0, 1, 2)), rtol=1e-5
-    )
+    np.testing.assert_allclose(get_averages(model)[place], x.mean((0, 1, 2)), rtol=1e-5)
 
 
 def test_nothing_changes_where_it_fails():
