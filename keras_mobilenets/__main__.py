@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import keras_mobilenets as km
@@ -22,7 +22,9 @@ from keras_mobilenets.errors import (
     UsageError,
     WorkerLost,
 )
-from keras_mobilenets.verbs import parse_value
+from keras_mobilenets.options import NOT_GIVEN, add_options, options_of, parse_value
+from keras_mobilenets.recipe import Recipe
+from keras_mobilenets.settings import Execution, Settings
 
 # What ends a command with one line instead of a traceback.
 STOPS = (UsageError, TrainingDiverged, TrainingInterrupted, SearchStopped, WorkerLost)
@@ -50,22 +52,24 @@ def _make_parser() -> argparse.ArgumentParser:
         )
         return made
 
-    def network(made: argparse.ArgumentParser, defaults: str) -> None:
-        made.add_argument(
-            "name", nargs="?", default="mobilenet_v2",
-            help="mobilenet_v1 or mobilenet_v2 (default)",
-        )  # fmt: skip
-        made.add_argument(
-            "--alpha", type=parse_value, help=f"width multiplier (default {defaults})"
-        )
-        made.add_argument(
-            "--rho", type=parse_value, help="resolution multiplier of 224"
-        )
-        made.add_argument("--resolution", type=parse_value, help="the same in pixels")
+    def fields(made: argparse.ArgumentParser) -> None:
         made.add_argument(
             "--set", action="append", default=[], metavar="FIELD=VALUE",
-            help="any further argument, such as expansion=4; may be repeated",
+            help="any argument, such as expansion=4; may be repeated",
         )  # fmt: skip
+
+    def network(made: argparse.ArgumentParser, without: Iterable[str] = ()) -> None:
+        made.add_argument(
+            "name", nargs="?", default=NOT_GIVEN,
+            help=options_of(Settings)["name"].metadata["help"],
+        )  # fmt: skip
+        variation = [
+            name
+            for name, field in options_of(Settings).items()
+            if field.metadata["group"] == "variant"
+        ]
+        only = ["alpha", "rho", "resolution", *variation]
+        add_options(made, Settings, title="the network", only=only, without=without)
 
     def option(made: argparse.ArgumentParser, *names: str, **texts: str) -> None:
         for name in names:
@@ -76,34 +80,19 @@ def _make_parser() -> argparse.ArgumentParser:
             )
 
     def devices(made: argparse.ArgumentParser) -> None:
-        made.add_argument(
-            "--strategy",
-            help="auto (default), none, mirrored, multi_worker, parameter_server, tpu",
-        )
-        option(made, cpu_replicas="replicas on the CPU, to try mirrored without GPUs")
+        add_options(made, Execution, only=("strategy", "cpu_replicas"))
+
+    def recipe(made: argparse.ArgumentParser, taken: Iterable[str] = ()) -> None:
+        title = "fields of the recipe"
+        add_options(made, Recipe, title=title, without=taken)
 
     made = verb("train", verbs.train, "train on digits, a TFDS name or an image folder")
-    network(made, "0.35 on digits, else 1.0")
-    option(made, seed="seed of weights and data (default 0)")
-    for name, text in (
-        ("data", "digits (default), a TFDS name, or a folder of class folders"),
-        ("recipe", "a name from 'keras-mobilenets recipes'"),
-        ("workdir", "a new directory (default runs/DATA-NUMBER)"),
-        ("weights", "imagenet, or a weights file to start from"),
-        ("data-dir", "where TFDS keeps prepared data"),
-    ):
-        made.add_argument(f"--{name}", help=text)
-    option(made, "epochs", "batch_size", "learning_rate")
-    devices(made)
-    option(made, checkpoint_steps="steps between checkpoints (default 1000)")
-    made.add_argument(
-        "--resume", action="store_true", default=None,
-        help="go on with the run in --workdir, or the newest that is not finished",
-    )  # fmt: skip
-    made.add_argument(
-        "--deterministic", action="store_true", default=None,
-        help="the same result bit for bit, also when killed and resumed",
-    )  # fmt: skip
+    network(made)
+    only = set(options_of(Settings)) - {a.dest for a in made._actions}
+    add_options(made, Settings, title="the run", only=only)
+    add_options(made, Execution, title="how it is carried out", without=("verbose",))
+    recipe(made, options_of(Settings))
+    fields(made)
 
     made = verb("launch", verbs.launch, "train or evaluate in several processes here")
     made.add_argument(
@@ -198,10 +187,11 @@ def _make_parser() -> argparse.ArgumentParser:
     made = verb(
         "cost", verbs.cost, "parameters, mult-adds and memory, without TensorFlow"
     )
-    network(made, "1.0")
+    network(made, without=("batch_norm_epsilon",))
     option(made, "classes", "bytes_per_element")
     made.add_argument("--no-top", action="store_true", help="without the classifier")
     made.add_argument("--layers", action="store_true", help="a row for every layer")
+    fields(made)
 
     made = verb("recommend", verbs.recommend, "published networks within a budget")
     option(

@@ -10,10 +10,24 @@ import contextlib
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from keras_mobilenets.errors import UsageError
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[str]) -> None:
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: IO[str]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
 
 PARTIAL = ".partial-"  # begins the name of a file that is being written
 
@@ -41,6 +55,28 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
+
+
+def lock(path: str | os.PathLike[str]) -> IO[str]:
+    """Keep other processes out of what `path` stands for, until the file is closed.
+
+    Raises:
+        UsageError: another process has it.
+    """
+    while True:
+        file = open(path, "a")
+        try:
+            _lock(file)
+        except OSError as error:
+            file.close()
+            raise UsageError(
+                f"{os.fspath(pathlib.Path(path).parent)!r} is in use by a run that is "
+                "going on; wait for its end, or give another directory"
+            ) from error
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                return file
+        file.close()  # its owner removed it when we had just opened it
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

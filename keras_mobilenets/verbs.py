@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import glob
 import json
@@ -15,7 +14,9 @@ from typing import Any
 import keras_mobilenets as km
 from keras_mobilenets import cluster
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.recipe import difference, get_recipe
+from keras_mobilenets.options import NOT_GIVEN, given_options, parse_value
+from keras_mobilenets.recipe import Recipe, difference, get_recipe
+from keras_mobilenets.settings import Execution, Settings
 from keras_mobilenets.text import count, table
 
 
@@ -43,21 +44,6 @@ def _start_tensorflow() -> None:
             os.close(stderr)
 
 
-def parse_value(text: str) -> Any:
-    """A number, True, False, None or a tuple where `text` is one, else the text.
-
-    What it is not, the API's own checks say.
-    """
-    try:
-        if text.lower() in ("nan", "inf", "-inf"):
-            return float(text)
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments from `--set FIELD=VALUE` options."""
     settings = {}
@@ -81,7 +67,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _given(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The named options that were given."""
     values = {name: getattr(arguments, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    return {k: v for k, v in values.items() if v is not None and v is not NOT_GIVEN}
 
 
 def _print_json(value: Any) -> None:
@@ -90,15 +76,8 @@ def _print_json(value: Any) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     _start_tensorflow()
-    options = _given(
-        arguments, "data", "alpha", "rho", "resolution", "recipe", "workdir",
-        "weights", "seed", "data_dir", "epochs", "batch_size", "learning_rate",
-        "strategy", "cpu_replicas", "checkpoint_steps", "resume", "deterministic",
-    )  # fmt: skip
-    run = km.train(
-        arguments.name,
-        **{"verbose": not arguments.json, **_settings(arguments), **options},
-    )
+    options = given_options(arguments, Settings, Execution, Recipe)
+    run = km.train(**{"verbose": not arguments.json, **options})
     if arguments.json and _is_first():
         _print_json(run.report)
 
@@ -233,13 +212,12 @@ def search(arguments: argparse.Namespace) -> int:
 
 
 def cost(arguments: argparse.Namespace) -> None:
-    options = _given(
-        arguments, "alpha", "rho", "resolution", "classes", "bytes_per_element"
-    )
-    cost = km.cost(
-        arguments.name,
-        **{"include_top": not arguments.no_top, **_settings(arguments), **options},
-    )
+    options = {
+        "include_top": not arguments.no_top,
+        **_given(arguments, "classes", "bytes_per_element"),
+        **given_options(arguments, Settings),
+    }
+    cost = km.cost(**options)
     if arguments.json:
         return _print_json(cost.as_dict())
     if arguments.layers:
@@ -267,7 +245,7 @@ def cost(arguments: argparse.Namespace) -> None:
             f"{cost.bytes_per_element} bytes each",
         ),
     ]
-    print(table([arguments.name, "exactly", "about"], rows))
+    print(table([options.get("name", "mobilenet_v2"), "exactly", "about"], rows))
 
 
 def recommend(arguments: argparse.Namespace) -> int:

@@ -21,12 +21,17 @@ BELOW: dict[str, set[str]] = {
     "text": set(),
     "cluster": {"architecture"},
     "recipe": {"architecture"},
+    "options": set(),
+    "settings": {"architecture", "options", "recipe"},
     "plots": {"architecture", "recipe"},
     "models": {"architecture", "recipe"},
     "data": {"architecture", "recipe"},
     "deploy": {"architecture", "recipe", "models", "data"},
 }
-BELOW["training"] = {"architecture", "recipe", "models", "data", "plots", "cluster"}
+BELOW["training"] = {
+    *("architecture", "recipe", "options", "settings"),
+    *("models", "data", "plots", "cluster"),
+}
 BELOW["tuning"] = BELOW["training"] | {"training", "text"}
 BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}
 BELOW["__main__"] = BELOW["verbs"] | {"verbs"}

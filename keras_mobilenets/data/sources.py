@@ -72,6 +72,11 @@ class Splits:
         repr=False
     )
 
+    test_is_validation = False
+
+    def save_index(self, path: str | os.PathLike) -> None:
+        pass
+
     def set_epoch(self, epoch: int) -> None:
         """Make every following pass over `train` that epoch, counted from 0.
 
@@ -111,6 +116,7 @@ def load_data(
     input_context: tf.distribute.InputContext | None = None,
     memory_budget: int = MEMORY_BUDGET,
     threads: int | None = None,
+    index: str | os.PathLike | None = None,
 ) -> Splits:
     """A source of images as batches, prepared as the recipe says.
 

@@ -2,67 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_mobilenets import storage
 from keras_mobilenets.data import Splits
 from keras_mobilenets.errors import TrainingDiverged, TrainingInterrupted
 from keras_mobilenets.training.averaging import averaged_weights
-from keras_mobilenets.training.checkpoint import Checkpoints, restore_metrics
+from keras_mobilenets.training.checkpoint import restore_metrics
+from keras_mobilenets.training.checkpoints import Checkpoints
 from keras_mobilenets.training.interruption import StopRequest
-from keras_mobilenets.training.workdir import write_text
-
-
-class Position:
-    """Where a run is: epoch, and step of it, both from 0; and the logs of each epoch.
-
-    This and a checkpoint's variables are all that a run is continued from.
-    """
-
-    def __init__(self, steps_per_epoch: int):
-        self.steps_per_epoch = steps_per_epoch
-        self.epoch = self.step = 0
-        self.first = 0  # step of this process' first pass over the data
-        self.log: list[dict[str, float]] = []
-
-    @property
-    def steps(self) -> int:
-        """Steps since the beginning of the run."""
-        return self.epoch * self.steps_per_epoch + self.step
-
-    def note(self) -> dict[str, Any]:
-        """For a checkpoint's note."""
-        return {"epoch": self.epoch, "step": self.step, "log": self.log}
-
-    def take(self, note: dict[str, Any]) -> None:
-        """Go where a checkpoint's note says."""
-        self.epoch, self.step, self.log = note["epoch"], note["step"], note["log"]
-        self.first = self.step
-
-    def best(self) -> int | None:
-        """The epoch of the lowest validation loss, from 0; None before the first."""
-        losses = [row.get("val_loss", math.nan) for row in self.log]
-        finite = [(loss, n) for n, loss in enumerate(losses) if math.isfinite(loss)]
-        return min(finite)[1] if finite else None
-
-    def best_step(self) -> int | None:
-        """The steps after which it was reached."""
-        best = self.best()
-        return None if best is None else (best + 1) * self.steps_per_epoch
-
-    def over(self, epochs: int, patience: int | None) -> bool:
-        """Whether the run is at its end: by epochs, or as nothing gets better."""
-        best = self.best()
-        waited = 0 if best is None else self.epoch - 1 - best
-        return self.epoch >= epochs or bool(patience and waited >= patience)
+from keras_mobilenets.training.position import Position
 
 
 class Follow(keras.callbacks.Callback):
@@ -92,7 +49,9 @@ class StopDiverged(keras.callbacks.Callback):
         self.splits = splits
         self.checkpoints = checkpoints
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None):
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         loss = float((logs or {})["loss"])
         if math.isfinite(loss):
             return
@@ -103,7 +62,7 @@ class StopDiverged(keras.callbacks.Callback):
         raise TrainingDiverged(
             f"the loss became {loss} at step {self.position.step} of epoch "
             f"{self.position.epoch + 1} "
-            f"(learning rate {_learning_rate(self.model):g}); {self._cause()}; {kept}"
+            f"(learning rate {learning_rate(self.model):g}); {self._cause()}; {kept}"
         )
 
     def _cause(self) -> str:
@@ -134,7 +93,7 @@ class Validate(keras.callbacks.Callback):
             return
         with averaged_weights(self.model):
             logs |= {f"val_{k}": v for k, v in self.measure().items()}
-        logs["learning_rate"] = _learning_rate(self.model)
+        logs["learning_rate"] = learning_rate(self.model)
 
 
 class WriteLog(keras.callbacks.Callback):
@@ -148,8 +107,19 @@ class WriteLog(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         row = {name: float(value) for name, value in (logs or {}).items()}
         self.position.log.append({"epoch": epoch, **row})
-        if self.path:
-            write_text(self.path, as_csv(self.position.log))
+        self.write()
+
+    def write(self) -> None:
+        """The file; a disk that is full does not end the run, whose notes have it."""
+        if self.path is None:
+            return
+        try:
+            storage.write_text(self.path, self.position.as_csv())
+        except OSError as error:
+            warnings.warn(
+                f"{self.path} was not written ({error}); training goes on",
+                stacklevel=2,
+            )
 
 
 class Save(keras.callbacks.Callback):
@@ -193,10 +163,15 @@ class Save(keras.callbacks.Callback):
             raise self._interrupted()
 
     def _save(self) -> None:
-        self.saved = self.position.steps
-        best = self.position.best_step() if self.patience else None
-        note = self.position.note()
-        self.checkpoints.save(self.model, self.position.steps, note, best)
+        place = self.position
+        self.saved = place.steps
+        best = place.best() if self.patience else None
+        self.checkpoints.save(
+            self.model,
+            place.steps,
+            place.note(),
+            None if best is None else place.steps_after(best),
+        )
 
     def _interrupted(self) -> TrainingInterrupted:
         return TrainingInterrupted(
@@ -206,15 +181,6 @@ class Save(keras.callbacks.Callback):
         )
 
 
-def _learning_rate(model: keras.Model) -> float:
+def learning_rate(model: keras.Model) -> float:
+    """Of the next step."""
     return float(np.array(model.optimizer.learning_rate))
-
-
-def as_csv(rows: list[dict[str, float]]) -> str:
-    """Rows as CSV with a header; every column of any row."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import re
-import warnings
 import weakref
 import zipfile
 from collections.abc import Mapping
@@ -183,73 +181,3 @@ def restore_checkpoint(
     if counted.shape[1] == numbers:  # metrics of one's own may be others
         restore_metrics(model, counted)
     return note
-
-
-class Checkpoints:
-    """The checkpoints of a run: the last few, and those that are the best.
-
-    A folder of files `step-00001234.npz`, each with a note that says what it is.
-    """
-
-    def __init__(self, folder: pathlib.Path, keep: int):
-        self.folder = folder
-        self.keep = keep
-
-    def path(self, step: int) -> pathlib.Path:
-        """The file of the state after that many steps."""
-        return self.folder / f"step-{step:08d}.npz"
-
-    def all(self) -> list[pathlib.Path]:
-        """Whole checkpoints, oldest first."""
-        found = self.folder.glob("step-*.npz")
-        return sorted(p for p in found if re.fullmatch(r"step-\d+\.npz", p.name))
-
-    def save(
-        self, model: keras.Model, step: int, note: Mapping[str, Any], best: int | None
-    ) -> None:
-        """Save, then remove what is neither among the last nor the best so far.
-
-        A disk that is full does not end the run, which goes on with the checkpoints
-        that it has.
-        """
-        chief = is_chief(model.distribute_strategy)
-        if chief:
-            self.folder.mkdir(exist_ok=True)
-        try:
-            save_checkpoint(model, self.path(step), {**note, "best": best})
-        except OSError as error:
-            warnings.warn(
-                f"no checkpoint after step {step} ({error}); the last one is kept and "
-                "training goes on",
-                stacklevel=2,
-            )
-            return
-        if not chief:
-            return
-        whole = self.all()
-        # A run may be continued from the last but one, so its best is kept too.
-        kept = {*whole[-self.keep :], self.path(step)}
-        bests = [_note(path).get("best") for path in kept]
-        kept |= {self.path(step) for step in bests if step is not None}
-        for path in whole:
-            if path not in kept:
-                path.unlink(missing_ok=True)
-
-    def restore_last(self, model: keras.Model) -> dict[str, Any] | None:
-        """Restore the newest readable one: its note, or None."""
-        for path in reversed(self.all()):
-            try:
-                return restore_checkpoint(model, path)
-            except ValueError as error:
-                if "does not fit" in str(error):
-                    raise
-                warnings.warn(f"{error}; trying the one before", stacklevel=2)
-        return None
-
-
-def _note(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        with np.load(path) as stored:
-            return json.loads(stored[NOTE].tobytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return {}

@@ -1,12 +1,15 @@
-"""`train`: data, network, recipe, fit, report; everything around `model.fit`."""
+"""`train`: prepare, fit, save artifacts; everything around `model.fit`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import platform
 import time
+import warnings
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -15,30 +18,32 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_mobilenets.architecture.arguments import NATIVE_RESOLUTION, check_integer
+from keras_mobilenets import storage
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build
+from keras_mobilenets.options import NOT_GIVEN, accepts, check_options, options_of
 from keras_mobilenets.plots import plot_curves
-from keras_mobilenets.recipe import Recipe
-from keras_mobilenets.training import workdir as files
+from keras_mobilenets.settings import (
+    Execution,
+    Settings,
+    differences,
+    json_value,
+    make_settings,
+)
+from keras_mobilenets.training import workdir as work
 from keras_mobilenets.training.asynchronous import fit as fit_asynchronously
 from keras_mobilenets.training.asynchronous import measure_copy
 from keras_mobilenets.training.averaging import averaged_weights
 from keras_mobilenets.training.callbacks import (
     Follow,
-    Position,
     Save,
     StopDiverged,
     Validate,
     WriteLog,
-    as_csv,
 )
-from keras_mobilenets.training.checkpoint import (
-    Checkpoints,
-    count_metrics,
-    restore_checkpoint,
-)
+from keras_mobilenets.training.checkpoint import count_metrics, restore_checkpoint
+from keras_mobilenets.training.checkpoints import Checkpoints
 from keras_mobilenets.training.compiling import compile
 from keras_mobilenets.training.distribution import (
     Scale,
@@ -49,50 +54,26 @@ from keras_mobilenets.training.distribution import (
     make_scale,
     make_strategy,
 )
-from keras_mobilenets.training.inference import make_measure
+from keras_mobilenets.training.inference import Measure, make_measure
 from keras_mobilenets.training.interruption import StopRequest, watching_workers
 from keras_mobilenets.training.losses import regularize
+from keras_mobilenets.training.position import Position
 from keras_mobilenets.training.preflight import preflight
-from keras_mobilenets.training.settings import (
-    DEFAULTS,
-    Settings,
-    differences,
-    make_settings,
-)
 
-CHECKPOINT_STEPS = 1000  # between checkpoints inside an epoch
-KEPT = 2  # checkpoints, besides the best
-SAMPLES = 10
+SAMPLES = 10  # test images that a run leaves to try `predict` on
+SHORT_NAME = 80  # letters of a class in the name of a sample
 
 
 class Run(NamedTuple):
-    """A finished run: the trained model, its report, and where they lie."""
+    """A run: the trained model, its report, and where they lie."""
 
     model: keras.Model
     report: dict[str, Any]
     workdir: pathlib.Path
 
 
-def train(
-    name: str = DEFAULTS["name"],
-    *,
-    data: str | os.PathLike[str] = DEFAULTS["data"],
-    alpha: float | None = None,
-    rho: float | None = None,
-    resolution: int | None = None,
-    recipe: str | Recipe | None = None,
-    workdir: str | os.PathLike[str] | None = None,
-    weights: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    data_dir: str | os.PathLike[str] | None = None,
-    strategy: str | tf.distribute.Strategy = "auto",
-    cpu_replicas: int | None = None,
-    deterministic: bool = False,
-    resume: bool | None = None,
-    checkpoint_steps: int = CHECKPOINT_STEPS,
-    verbose: bool = True,
-    **settings: Any,
-) -> Run:
+@accepts(Settings, Execution)
+def train(name: str = NOT_GIVEN, **options: Any) -> Run:
     """Train a MobileNet on a source of images and leave a complete work directory.
 
     `train()` alone trains MobileNetV2 (alpha 0.35, 48 px) on scikit-learn's digits
@@ -101,147 +82,140 @@ def train(
 
     A run that was killed goes on from its last checkpoint, with the steps that it
     would have taken, when the same call names its `workdir` again. One that is
-    finished is given back.
+    finished is given back. In a cluster every process makes the same call, with a
+    workdir that all can read.
 
     Args:
-        name, alpha, rho, resolution, weights: as in `build`.
-        data: as `source` in `load_data`: "digits", a TFDS name, or a folder.
-        recipe: a name in `km.recipes`, or a `Recipe`. Its `batch_size` is that of
-            one replica: two GPUs take twice as many images a step.
-        workdir: a directory that is new or empty, or that of a run to go on with; by
-            default the next free `runs/<data>-<number>`. Gets `model.keras`,
-            `report.json`, `history.csv`, `curves.png`, `tensorboard/`, `samples/`.
-        seed: of weights, order, augmentation and dropout.
-        data_dir: where TFDS keeps its prepared data.
-        strategy: "auto" (the cluster of TF_CONFIG, else all GPUs, else one device),
-            "none", "mirrored", "multi_worker", "parameter_server", "tpu", or a
-            `tf.distribute.Strategy`. In a cluster every process makes the same call,
-            with a workdir that all can read.
-        cpu_replicas: so many replicas on the CPU, to try "mirrored" without GPUs.
-        deterministic: TensorFlow's deterministic operations, for results that are
-            the same bit for bit; slower on GPUs.
-        resume: True goes on with the run of `workdir`, or the newest unfinished one
-            in `runs`, with its own settings; False refuses to; None does so where
-            `workdir` holds an unfinished run of the same settings.
-        checkpoint_steps: steps between checkpoints inside an epoch; there is one
-            after every epoch too. The last two are kept until the run is finished,
-            and with early stopping the best.
-        verbose: show progress.
-        **settings: fields of the recipe (`epochs=20`, `learning_rate=0.01`),
-            variations of the network (`expansion=4`), and `broken`, `splits`,
-            `memory_budget` and `threads` of `load_data` (`broken="fail"`).
+        **options: fields of the recipe (`epochs=20`, `learning_rate=0.01`); its
+            `batch_size` is that of one replica: two GPUs take twice as many images a
+            step.
 
     Returns:
         A `Run` (model, report, workdir). With `ema_decay` the model holds the
         averaged weights. `model` is uncompiled and of plain Keras layers.
 
     Raises:
-        ValueError: an impossible argument, before anything is written.
+        UsageError: an impossible argument, before anything is written.
         TrainingDiverged: the loss became NaN; the last good state is kept.
-        TrainingInterrupted: SIGTERM was received; the state is kept.
+        TrainingInterrupted: asked to stop (SIGTERM, SIGHUP or Ctrl-C); the state is
+            kept.
         WorkerLost: another process of the cluster is gone.
 
     Example:
         run = km.train(data="digits", epochs=5)
         run.report["test"]["accuracy"]
     """
-    checkpoint_steps = check_integer("checkpoint_steps", checkpoint_steps, low=1)
-    arguments = {
-        "name": name, "data": data, "alpha": alpha, "rho": rho,
-        "resolution": resolution, "recipe": recipe, "weights": weights, "seed": seed,
-        "data_dir": data_dir, "deterministic": deterministic, **settings,
-    }  # fmt: skip
-    stored = None
-    if resume:
-        workdir = files.find_unfinished(workdir)
-        stored = files.read_settings(workdir)
-    chosen = make_settings(arguments, stored)
-    if files.is_finished(workdir):
-        before = files.read_settings(pathlib.Path(workdir))
-        if chosen.as_dict().items() <= before.items():
-            return _finished(pathlib.Path(workdir), verbose)
-    files.check_unused(workdir)
-    strategy = make_strategy(strategy, cpu_replicas)
-    if chosen.deterministic:
+    options["name"] = name
+    conduct = {k: options.pop(k) for k in options_of(Execution) if k in options}
+    execution = Execution(**check_options(Execution, conduct))
+    workdir, stored = execution.workdir, None
+    if execution.resume:
+        workdir = work.find_unfinished(workdir)
+        _, stored = work.read_settings(workdir)
+    settings = make_settings(options, stored)
+    strategy = make_strategy(execution.strategy, execution.cpu_replicas)
+    return run_in(
+        workdir,
+        settings,
+        strategy=strategy,
+        checkpoint_steps=execution.checkpoint_steps,
+        may_resume=execution.resume is not False,
+        verbose=execution.verbose,
+    )
+
+
+def run_in(
+    workdir: str | os.PathLike[str] | None,
+    settings: Settings,
+    *,
+    strategy: str | tf.distribute.Strategy = "none",
+    until: int | None = None,
+    index: str | os.PathLike[str] | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    checkpoint_steps: int = Execution.checkpoint_steps,
+    may_resume: bool = True,
+    brief: bool = False,
+    verbose: bool = False,
+) -> Run:
+    """Carry out the run of `settings` in a directory, from wherever it is.
+
+    What `train` is for one run, and a search for each of its trials.
+
+    Args:
+        workdir: new or empty, or that of the same run; None: the next free one.
+        strategy: as in `train`.
+        until: stop after so many epochs; the run can be continued then, and its report
+            is returned but not written.
+        index: of the data, as `Splits.save_index` writes it; by default the run's own,
+            or the source is looked through.
+        callbacks: more of them, of Keras, for `fit`.
+        brief: without the test split, samples, curves and TensorBoard's files.
+        checkpoint_steps, verbose: as in `train`.
+        may_resume: False refuses to go on with a run that was begun.
+
+    Raises: as `train`.
+    """
+    strategy = make_strategy(strategy)
+    workdir = None if workdir is None else pathlib.Path(workdir)
+    if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
-    scale = make_scale(chosen.recipe, strategy)
-    record = {**chosen.as_dict(), "images_a_step": scale.batch_size}
+    scale = make_scale(settings.recipe, strategy)
+    record = {**settings.as_dict(), "images_a_step": scale.batch_size}
     _check_agreement(strategy, record)
-    chief = is_chief(strategy)
+    begun = workdir is not None and (workdir / work.SETTINGS).is_file()
+    if begun:
+        _check_same_run(workdir, record, may_resume)
+        if work.is_finished(workdir):
+            return _give_back(workdir, verbose)
+    elif workdir is not None and is_chief(strategy):
+        work.check_unused(workdir)
 
     started = time.perf_counter()
-    splits = load_data(
-        chosen.data,
-        resolution=chosen.resolution,
-        recipe=chosen.recipe,
-        seed=chosen.seed,
-        data_dir=chosen.data_dir,
-        batch_size=scale.batch_size,
-        **chosen.data_options,
-    )
-    # Only now: preparing data for the first time draws from Python's generator too.
-    keras.utils.set_random_seed(chosen.seed)
-    with strategy.scope():
-        model = build(
-            chosen.name,
-            classes=len(splits.classes),
-            weights=chosen.weights,
-            dropout=chosen.recipe.dropout,
-            kernel_stddev=chosen.recipe.kernel_stddev,
-            **chosen.network,
-        )
-        compile(model, chosen.recipe, steps_per_epoch=splits.steps_per_epoch)
-    record |= {"classes": list(splits.classes), "images": _counts(splits)}
-    directory = None
-    if chief:
-        directory = _begin(workdir, record, splits, resume)
-    (directory, *_) = map(pathlib.Path, gather_text(strategy, str(directory or "")))
-    with files.lock(directory) if chief else open(os.devnull):
-        price = chosen.cost(len(splits.classes))
+    if index is None and begun and (workdir / work.INDEX).is_file():
+        index = workdir / work.INDEX
+    splits = _load(settings, scale, index)
+    model = _make_model(settings, splits, strategy, workdir if begun else None)
+    chief = is_chief(strategy)
+    with contextlib.ExitStack() as stack:
+        if chief:
+            label = pathlib.Path(splits.source).name.replace(":", "_") or "data"
+            directory = stack.enter_context(work.claim(workdir, label))
+        else:
+            directory = workdir or pathlib.Path()
+        (shared, *_) = gather_text(strategy, os.fspath(directory) if chief else "")
+        directory = pathlib.Path(shared) if shared else directory
+        if chief and not begun:
+            splits.save_index(directory / work.INDEX)
+            storage.write_json(
+                directory / work.SETTINGS,
+                record | {"classes": list(splits.classes), "images": _counts(splits)},
+            )
+        price = settings.cost(len(splits.classes))
         if verbose and chief:
             print(
-                f"{chosen.name}, alpha {chosen.alpha:g}, {chosen.resolution} px: "
+                f"{settings.name}, alpha {settings.alpha:g}, {settings.resolution} px: "
                 f"{price.params:,} parameters, {price.macs:,} mult-adds; "
                 f"{splits.num_train:,} training images of {len(splits.classes)} "
-                f"classes; recipe {chosen.recipe.name}, {chosen.recipe.epochs} epochs "
-                f"of {splits.steps_per_epoch} steps; {scale}; {directory}"
+                f"classes; recipe {settings.recipe.name}, {settings.recipe.epochs} "
+                f"epochs of {splits.steps_per_epoch} steps; {scale}; {directory}"
             )
         fitting = time.perf_counter()
         with watching_workers(strategy):
-            position, measured = _fit(
-                model, splits, chosen, directory, checkpoint_steps, verbose and chief
-            )
+            job = _Job(model, splits, settings, directory, brief, verbose and chief)
+            job.fit(until, checkpoint_steps, callbacks)
+            measured = job.measure()
         fitted = time.perf_counter()
-        report = _make_report(chosen, scale, splits, measured, len(position.log))
-        report["cost"] = {
-            "params": price.params,
-            "trainable_params": price.trainable_params,
-            "macs": price.macs,
-            "peak_memory": price.peak_memory,
-            "bytes_per_element": price.bytes_per_element,
-        }
+        report = _make_report(settings, scale, splits, measured, job)
         final = _plain(model)
-        if chief:
+        if chief and job.finished:
             timing = {
                 "preparing": round(fitting - started, 2),
                 "training": round(fitted - fitting, 2),
             }
-            _leave(directory, final, report, splits, timing)
-    if verbose and chief:
-        print(
-            f"test accuracy {report['test']['accuracy']:.2%} on "
-            f"{splits.num_test:,} images, after {fitted - fitting:.0f} s of training\n"
-            f"model, report and curves are in {directory}"
-        )
+            _save_artifacts(job, final, report, timing)
+    if verbose and chief and job.finished:
+        _tell(report, splits, fitted - fitting, directory)
     return Run(final, report, directory)
-
-
-def _finished(workdir: pathlib.Path, verbose: bool) -> Run:
-    """A run that needs nothing more."""
-    if verbose:
-        print(f"this run is finished: {workdir}")
-    model = keras.saving.load_model(workdir / files.MODEL, compile=False)
-    return Run(model, files.read_report(workdir), workdir)
 
 
 def _check_agreement(strategy: tf.distribute.Strategy, record: dict[str, Any]) -> None:
@@ -255,129 +229,207 @@ def _check_agreement(strategy: tf.distribute.Strategy, record: dict[str, Any]) -
             )
 
 
-def _counts(splits: Splits) -> dict[str, int]:
-    return {
-        "train": splits.num_train,
-        "validation": splits.num_validation,
-        "test": splits.num_test,
-    }
-
-
-def _begin(
-    workdir: str | os.PathLike[str] | None,
-    record: dict[str, Any],
-    splits: Splits,
-    resume: bool | None,
-) -> pathlib.Path:
-    """The directory of the run: a new one, or that of the same run, begun before."""
-    if workdir is None or not files.is_unfinished(pathlib.Path(workdir)):
-        label = pathlib.Path(splits.source).name.replace(":", "_") or "data"
-        directory = files.make_workdir(workdir, label)
-        files.write_json(directory / files.SETTINGS, record)
-        return directory
-    directory = pathlib.Path(workdir)
-    different = differences(record, files.read_settings(directory))
-    if different or resume is False:
+def _check_same_run(
+    workdir: pathlib.Path, record: dict[str, Any], may_resume: bool
+) -> None:
+    """The run that was begun there is the one that is asked for."""
+    before, stored = work.read_settings(workdir)
+    stored = {**before.as_dict(), "images_a_step": stored.get("images_a_step")}
+    different = differences(record, stored)
+    if work.is_finished(workdir):
+        if different or not may_resume:
+            what = f" ({'; '.join(different)})" if different else ""
+            raise UsageError(
+                f"workdir {str(workdir)!r} exists and is not empty: it holds another "
+                f"run{what}; give the name of a new directory (nothing is overwritten)"
+            )
+    elif different or not may_resume:
         what = "; ".join(different) or "resume=False"
         raise UsageError(
-            f"workdir {str(directory)!r} holds an unfinished run; got {what}: resume "
+            f"workdir {str(workdir)!r} holds an unfinished run; got {what}: resume "
             "it with its own settings (resume=True), or give another directory"
         )
-    return directory
 
 
-def _fit(
-    model: keras.Model,
-    splits: Splits,
-    settings: Settings,
-    directory: pathlib.Path,
-    checkpoint_steps: int,
-    verbose: bool,
-) -> tuple[Position, dict[str, dict[str, float]]]:
-    """Train from wherever the run is to its end; measure what came of it."""
-    strategy, recipe = model.distribute_strategy, settings.recipe
-    chief = is_chief(strategy)
-    position = Position(splits.steps_per_epoch)
-    checkpoints = Checkpoints(directory / files.CHECKPOINTS, KEPT)
-    counted = _resume(model, position, checkpoints, verbose)
-    if chief:
-        files.write_text(directory / files.HISTORY, as_csv(position.log))
-    asynchronous = is_asynchronous(strategy)
-    measure = measure_copy(model) if asynchronous else make_measure(model)
-    validation = distribute(strategy, splits, "validation")
-    request = StopRequest()
-    request.share(model)
-    callbacks = [
-        Follow(position, counted),
-        StopDiverged(position, splits, checkpoints),
-        Validate(lambda: measure(validation)),
-        WriteLog(position, directory / files.HISTORY if chief else None),
-        Save(
-            position,
-            checkpoints,
-            checkpoint_steps,
-            recipe.epochs,
-            recipe.early_stopping_patience,
-            request,
-        ),
-    ]
-    if chief:
-        board = directory / files.TENSORBOARD
-        callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
-    batches = None if asynchronous else distribute(strategy, splits, "endless")
-
-    def fit(until: int) -> None:
-        splits.set_position(position.epoch, position.step)
-        span = {
-            "initial_epoch": position.epoch,
-            "epochs": until,
-            "steps_per_epoch": splits.steps_per_epoch - position.step,
-            "verbose": 1 if verbose else 0,
-        }
-        if asynchronous:
-            fit_asynchronously(model, splits, callbacks, **span)
-        else:  # the data shuffles itself
-            preflight(model, batches)
-            model.fit(batches, callbacks=callbacks, shuffle=False, **span)
-
-    def over() -> bool:
-        return position.over(recipe.epochs, recipe.early_stopping_patience)
-
-    with request.listening():
-        if position.step:  # a shorter epoch, to its end
-            fit(until=position.epoch + 1)
-        if not over():
-            fit(until=recipe.epochs)
-    if recipe.early_stopping_patience:
-        best = position.best_step()
-        if best is not None and best != position.steps:
-            restore_checkpoint(model, checkpoints.path(best))
-    with averaged_weights(model):
-        measured = {
-            "validation": measure(validation),
-            "test": measure(distribute(strategy, splits, "test")),
-        }
-    return position, measured
-
-
-def _resume(
-    model: keras.Model, position: Position, checkpoints: Checkpoints, verbose: bool
-) -> np.ndarray | None:
-    """Go to the last checkpoint, if any; what the metrics had counted there."""
-    note = checkpoints.restore_last(model)
-    if note is not None:
-        position.take(note)
-    reached = gather_text(model.distribute_strategy, str(position.steps))
-    if len(set(reached)) > 1:
-        raise UsageError(
-            "workdir must be a directory that all workers read; got checkpoints after "
-            f"steps {', '.join(reached)}"
-        )
-    if note is None:
-        return None
+def _give_back(workdir: pathlib.Path, verbose: bool) -> Run:
+    """A run that needs nothing more."""
+    work.clear_leftovers(workdir)
     if verbose:
-        print(f"going on after step {position.steps}, in epoch {position.epoch + 1}")
-    return count_metrics(model) if position.step else None
+        print(f"this run is finished: {workdir}")
+    model = keras.saving.load_model(workdir / work.MODEL, compile=False)
+    _, report = work.read_report(workdir)
+    return Run(model, report, workdir)
+
+
+def _load(
+    settings: Settings, scale: Scale, index: str | os.PathLike[str] | None
+) -> Splits:
+    return load_data(
+        settings.data,
+        resolution=settings.resolution,
+        recipe=settings.recipe,
+        seed=settings.seed,
+        data_dir=settings.data_dir,
+        batch_size=scale.batch_size,
+        index=index,
+        **settings.data_options,
+    )
+
+
+def _make_model(
+    settings: Settings,
+    splits: Splits,
+    strategy: tf.distribute.Strategy,
+    begun: pathlib.Path | None,
+) -> keras.Model:
+    """The network, compiled by the recipe; its weights may be a checkpoint's soon."""
+    replaced = begun is not None and Checkpoints(begun / work.CHECKPOINTS).all()
+    # Only now: preparing data for the first time draws from Python's generator too.
+    keras.utils.set_random_seed(settings.seed % 2**32)
+    with strategy.scope():
+        model = build(
+            settings.name,
+            classes=len(splits.classes),
+            weights=None if replaced else settings.weights,
+            dropout=settings.recipe.dropout,
+            kernel_stddev=settings.recipe.kernel_stddev,
+            **settings.network,
+        )
+        compile(model, settings.recipe, steps_per_epoch=splits.steps_per_epoch)
+    return model
+
+
+class _Job:
+    """A run in its directory: where it is, and how it goes on from there."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        splits: Splits,
+        settings: Settings,
+        directory: pathlib.Path,
+        brief: bool,
+        verbose: bool,
+    ):
+        self.model, self.splits, self.settings = model, splits, settings
+        self.recipe = settings.recipe
+        self.directory, self.brief, self.verbose = directory, brief, verbose
+        self.strategy = model.distribute_strategy
+        self.position = Position(splits.steps_per_epoch)
+        self.checkpoints = Checkpoints(directory / work.CHECKPOINTS)
+        self.counted = self._restore()
+        make: Any = measure_copy if is_asynchronous(self.strategy) else make_measure
+        self._measure: Measure = make(model)
+        self._validation = distribute(self.strategy, splits, "validation")
+        self.kept = "last"  # which weights the model has
+
+    def _restore(self) -> np.ndarray | None:
+        """Go to the last checkpoint, if any; what the metrics had counted there."""
+        note = self.checkpoints.restore_last(self.model)
+        if note is not None:
+            self.position.take(note)
+        reached = gather_text(self.strategy, str(self.position.steps))
+        if len(set(reached)) > 1:
+            raise UsageError(
+                "workdir must be a directory that all workers read; got checkpoints "
+                f"after steps {', '.join(reached)}"
+            )
+        if note is None:
+            return None
+        if self.verbose:
+            place = self.position
+            print(f"going on after step {place.steps}, in epoch {place.epoch + 1}")
+        return count_metrics(self.model) if self.position.step else None
+
+    @property
+    def finished(self) -> bool:
+        return self.position.over(
+            self.recipe.epochs, self.recipe.early_stopping_patience
+        )
+
+    def fit(
+        self,
+        until: int | None,
+        checkpoint_steps: int,
+        more: Iterable[keras.callbacks.Callback],
+    ) -> None:
+        """Train from wherever the run is to its end, or to the end of an epoch."""
+        model, splits, position = self.model, self.splits, self.position
+        patience = self.recipe.early_stopping_patience
+        end = self.recipe.epochs if until is None else min(until, self.recipe.epochs)
+        chief = is_chief(self.strategy)
+        asynchronous = is_asynchronous(self.strategy)
+        request = StopRequest()
+        request.share(model)
+        log = WriteLog(position, self.directory / work.HISTORY if chief else None)
+        log.write()
+        callbacks = [
+            Follow(position, self.counted),
+            StopDiverged(position, splits, self.checkpoints),
+            Validate(lambda: self._measure(self._validation)),
+            log,
+            Save(position, self.checkpoints, checkpoint_steps, end, patience, request),
+            *more,
+        ]
+        if chief and not self.brief:
+            board = self.directory / work.TENSORBOARD
+            callbacks.append(keras.callbacks.TensorBoard(board, write_graph=False))
+        batches = None
+        if not asynchronous:
+            batches = distribute(self.strategy, splits, "endless")
+            preflight(model, batches)
+
+        def fit_epochs(until: int) -> None:
+            splits.set_position(position.epoch, position.step)
+            span = {
+                "initial_epoch": position.epoch,
+                "epochs": until,
+                "steps_per_epoch": splits.steps_per_epoch - position.step,
+                "verbose": 1 if self.verbose else 0,
+            }
+            if asynchronous:
+                fit_asynchronously(model, splits, callbacks, **span)
+            else:  # the data shuffles itself
+                model.fit(batches, callbacks=callbacks, shuffle=False, **span)
+
+        with request.listening():
+            if position.step:  # a shorter epoch, to its end
+                fit_epochs(position.epoch + 1)
+            if not position.over(end, patience):
+                fit_epochs(end)
+        if patience and self.finished:
+            self._take_best()
+
+    def _take_best(self) -> None:
+        """Go back to the best epoch, or to the best of those that could be saved."""
+        position = self.position
+        saved = [
+            epoch
+            for epoch in range(position.epoch)
+            if self.checkpoints.path(position.steps_after(epoch)).is_file()
+        ]
+        wanted, best = position.best(), position.best([*saved, position.epoch - 1])
+        if best is None or wanted is None:
+            return
+        if best != wanted:
+            warnings.warn(
+                f"epoch {wanted + 1} was the best, and could not be saved; the model "
+                f"is that of epoch {best + 1}",
+                stacklevel=2,
+            )
+        if best != position.epoch - 1:
+            path = self.checkpoints.path(position.steps_after(best))
+            restore_checkpoint(self.model, path)
+        self.kept = "best"
+
+    def measure(self) -> dict[str, dict[str, float]]:
+        """Loss and accuracy of the weights that the model is to have."""
+        with averaged_weights(self.model):
+            measured = {"validation": self._measure(self._validation)}
+            if not self.brief:
+                test = distribute(self.strategy, self.splits, "test")
+                measured["test"] = self._measure(test)
+        return measured
 
 
 def _plain(model: keras.Model) -> keras.Model:
@@ -391,10 +443,12 @@ def _plain(model: keras.Model) -> keras.Model:
     return final
 
 
-def _kept_weights(recipe: Recipe) -> str:
-    """Which weights of the run its model has."""
-    kept = "best" if recipe.early_stopping_patience else "last"
-    return "averaged" if recipe.ema_decay else kept
+def _counts(splits: Splits) -> dict[str, int]:
+    return {
+        "train": splits.num_train,
+        "validation": splits.num_validation,
+        "test": splits.num_test,
+    }
 
 
 def _make_report(
@@ -402,64 +456,78 @@ def _make_report(
     scale: Scale,
     splits: Splits,
     measured: dict[str, dict[str, float]],
-    epochs: int,
+    job: _Job,
 ) -> dict[str, Any]:
+    price = settings.cost(len(splits.classes))
+    costs = (
+        "params", "trainable_params", "macs", "peak_memory", "bytes_per_element",
+    )  # fmt: skip
+    packages = {"tensorflow": tf.__version__, "keras": keras.__version__}
     values = settings.as_dict()
+    values["initial_weights"] = values.pop("weights")
     return {
-        "name": settings.name,
-        "alpha": settings.alpha,
-        "rho": settings.resolution / NATIVE_RESOLUTION,
-        "resolution": settings.resolution,
-        "variant": values["variant"],
-        "data": settings.data,
-        "data_dir": settings.data_dir,
-        "data_options": values["data_options"],
+        **values,
         "classes": list(splits.classes),
         "images": _counts(splits),
-        "seed": settings.seed,
-        "deterministic": settings.deterministic,
-        "recipe": values["recipe"],
+        "test_is_validation": splits.test_is_validation,
         "scale": scale._asdict(),
         "steps_per_epoch": splits.steps_per_epoch,
-        "epochs": epochs,
-        "weights": _kept_weights(settings.recipe),
+        "epochs": job.position.epoch,
+        "weights": "averaged" if settings.recipe.ema_decay else job.kept,
         **measured,
+        "cost": {name: getattr(price, name) for name in costs},
         "versions": {
             "python": platform.python_version(),
             "keras_mobilenets": metadata.version("keras_mobilenets"),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
+            **packages,
             "numpy": np.__version__,
         },
         "devices": [device.device_type for device in tf.config.list_logical_devices()],
     }
 
 
-def _leave(
-    directory: pathlib.Path,
-    model: keras.Model,
-    report: dict[str, Any],
-    splits: Splits,
-    timing: dict[str, float],
+def _save_artifacts(
+    job: _Job, model: keras.Model, report: dict[str, Any], timing: dict[str, float]
 ) -> None:
     """Write what a finished run leaves; the report last, for it marks the end."""
-    beside = directory / f"partial-{files.MODEL}"
-    model.save(beside)
-    os.replace(beside, directory / files.MODEL)
-    plot_curves(directory / files.HISTORY, directory / files.CURVES)
-    samples = directory / files.SAMPLES
-    samples.mkdir(exist_ok=True)
+    directory = job.directory
+    with storage.replacing(directory / work.MODEL) as beside:
+        model.save(beside)
+    if not job.brief:
+        if job.position.log:
+            storage.write_text(directory / work.HISTORY, job.position.as_csv())
+            plot_curves(directory / work.HISTORY, directory / work.CURVES)
+        _save_samples(job.splits, directory / work.SAMPLES)
+    storage.write_json(directory / work.TIMING, timing)
+    storage.write_json(directory / work.REPORT, json_value(report))
+    # Only now: until then the run may have to be continued from one.
+    job.checkpoints.remove()
+
+
+def _save_samples(splits: Splits, folder: pathlib.Path) -> None:
+    folder.mkdir(exist_ok=True)
     first = splits.test.unbatch().take(SAMPLES).as_numpy_iterator()
     for number, (image, label) in enumerate(first):
         pixels = np.rint(np.clip((image + 1) * 127.5, 0, 255)).astype("uint8")
-        shown = splits.classes[label].replace("/", "_")
-        Image.fromarray(pixels).save(samples / f"{number}-{shown}.png")
-    files.write_json(directory / files.TIMING, timing)
-    files.write_json(directory / files.REPORT, report)
-    # Only now: until then the run may have to be continued from one.
-    for path in Checkpoints(directory / files.CHECKPOINTS, KEPT).all():
-        path.unlink()
-    for leftover in (directory / files.CHECKPOINTS).glob(".*"):
-        leftover.unlink()
-    (directory / files.CHECKPOINTS).rmdir()
-    (directory / files.LOCK).unlink(missing_ok=True)
+        shown = "".join(
+            c if c.isalnum() or c in " ._-" else "_"
+            for c in splits.classes[label][:SHORT_NAME]
+        )
+        shown = shown.encode(errors="replace")[:SHORT_NAME].decode(errors="ignore")
+        with storage.replacing(folder / f"{number}-{shown}.png") as beside:
+            Image.fromarray(pixels).save(beside)
+
+
+def _tell(
+    report: dict[str, Any], splits: Splits, seconds: float, directory: pathlib.Path
+) -> None:
+    after = f"after {seconds:.0f} s of training"
+    if "test" in report:
+        accuracy = f"{report['test']['accuracy']:.2%}"
+        print(f"test accuracy {accuracy} on {splits.num_test:,} images, {after}")
+        if splits.test_is_validation:
+            print(
+                "there is no test split: these are the validation images, by which "
+                "the run was also followed"
+            )
+    print(f"model, report and curves are in {directory}")

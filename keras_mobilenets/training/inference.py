@@ -21,21 +21,42 @@ from keras_mobilenets.training.distribution import (
     make_strategy,
 )
 from keras_mobilenets.training.interruption import watching_workers
-from keras_mobilenets.training.settings import recipe_from
-from keras_mobilenets.training.workdir import MODEL, find_workdir, read_report
+from keras_mobilenets.training.workdir import (
+    INDEX,
+    MODEL,
+    find_finished,
+    read_report,
+)
+
+# Mean loss and accuracy over batches, and the number of images that they are of.
+Measure = Callable[..., dict[str, float]]
 
 
-def _load_model(directory: pathlib.Path) -> keras.Model:
+def load_run_model(directory: pathlib.Path, classes: int) -> keras.Model:
+    """The model of a finished run, of which its report says that it has classes.
+
+    Raises:
+        UsageError: the file is damaged, of another network, or its weights are no
+            numbers.
+    """
+    path = directory / MODEL
     try:
-        return keras.saving.load_model(directory / MODEL, compile=False)
+        model = keras.saving.load_model(path, compile=False)
+        outputs = model.output_shape
+        weights = model.get_weights()
     except Exception as error:  # of zip, HDF5, JSON or Keras, as the damage has it
         raise UsageError(
-            f"{str(directory / MODEL)!r} cannot be read as a Keras model "
+            f"{str(path)!r} cannot be read as a Keras model "
             f"({type(error).__name__}: {error})"
         ) from error
-
-
-Measure = Callable[..., dict[str, float]]
+    if tuple(outputs) != (None, classes):
+        raise UsageError(
+            f"{str(path)!r} must have the {classes} classes of its report; it has "
+            f"outputs of shape {outputs}"
+        )
+    if not all(np.isfinite(value).all() for value in weights):
+        raise UsageError(f"{str(path)!r} holds weights that are no numbers (NaN)")
+    return model
 
 
 def make_measure(model: keras.Model) -> Measure:
@@ -70,6 +91,8 @@ def make_measure(model: keras.Model) -> Measure:
             total += np.array(step(batch))
             loss, accuracy = total[:2] / max(total[2], 1)
             bar.add(1, [("loss", loss), ("accuracy", accuracy)])
+        if not total[2]:
+            raise UsageError("there must be at least one image to measure; got none")
         return {"loss": float(loss), "accuracy": float(accuracy)}
 
     return measure
@@ -90,7 +113,7 @@ def evaluate(
     Args:
         workdir: of `train`; by default the newest run in `runs`.
         data: another source with the same classes; by default the run's own.
-        split: "test", "validation" or "train" (as it is trained on: augmented).
+        split: "test", "validation" or "train".
         data_dir: where TFDS keeps its prepared data.
         strategy, cpu_replicas: as in `train`.
         verbose: show progress.
@@ -106,24 +129,26 @@ def evaluate(
         km.evaluate("runs/digits-1")["accuracy"]
     """
     check_choice("split", split, ("test", "validation", "train"))
-    directory = find_workdir(workdir)
-    report = read_report(directory)
-    source = report["data"] if data is None else data
+    directory = find_finished(workdir)
+    settings, report = read_report(directory)
+    source = settings.data if data is None else data
     strategy = make_strategy(strategy, cpu_replicas)
     if is_asynchronous(strategy):
         raise UsageError(
             "strategy 'parameter_server' is for training; got it for evaluation: give "
             "strategy='none'"
         )
-    recipe = recipe_from(report["recipe"])
+    own = data is None
+    index = directory / INDEX
     splits = load_data(
         source,
-        resolution=report["resolution"],
-        recipe=recipe,
-        batch_size=recipe.batch_size * strategy.num_replicas_in_sync,
-        seed=report["seed"],
-        data_dir=report["data_dir"] if data_dir is None else data_dir,
-        **(report.get("data_options", {}) if data is None else {}),
+        resolution=settings.resolution,
+        recipe=settings.recipe,
+        batch_size=settings.recipe.batch_size * strategy.num_replicas_in_sync,
+        seed=settings.seed,
+        data_dir=settings.data_dir if data_dir is None else data_dir,
+        index=index if own and data_dir is None and index.is_file() else None,
+        **(settings.data_options if own else {}),
     )
     if list(splits.classes) != report["classes"]:
         raise UsageError(
@@ -132,7 +157,7 @@ def evaluate(
             f"{_few(splits.classes)}"
         )
     with strategy.scope():
-        model = _load_model(directory)
+        model = load_run_model(directory, len(splits.classes))
     with watching_workers(strategy):
         result = make_measure(model)(
             distribute(strategy, splits, split), verbose and is_chief(strategy)
@@ -177,11 +202,12 @@ def predict(
     paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
     if not paths:
         raise UsageError("images must name at least one file; got none")
-    directory = find_workdir(workdir)
-    report = read_report(directory)
-    recipe = recipe_from(report["recipe"])
-    batch = np.stack([load_image(p, report["resolution"], recipe) for p in paths])
-    model = _load_model(directory)
+    directory = find_finished(workdir)
+    settings, report = read_report(directory)
+    model = load_run_model(directory, len(report["classes"]))
+    batch = np.stack(
+        [load_image(p, settings.resolution, settings.recipe) for p in paths]
+    )
     results = []
     for path, scores in zip(paths, model.predict(batch, verbose=0), strict=True):
         best = np.argsort(-scores, kind="stable")[:top]

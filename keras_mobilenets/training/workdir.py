@@ -1,27 +1,34 @@
-"""The work directory: what a run leaves, and how it is found again.
+"""The work directory of a run: what lies where, who uses it, and which one to take.
 
-    settings.json    what decides the run, from its beginning
+A run leaves, in this order:
+
+    settings.json    what decides it, written at the beginning
+    data.npz         the index of its data: which images it is about
     checkpoints/     states to go on from, while it lasts
     history.csv      one row an epoch; curves.png shows it
     tensorboard/     the same for TensorBoard
     model.keras      the trained network, plain Keras layers
     samples/         a few test images, to try `predict` on
-    report.json      accuracy, cost, settings, versions: the run is finished
     timing.json      how long it took
+    report.json      accuracy, cost, settings, versions: the run is finished
 
-Files appear whole or not at all: written beside, then renamed.
+Files appear whole or not at all. What a run that was killed has left half done is
+nobody's, and is cleared away by the next one.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import itertools
-import json
 import os
 import pathlib
-from typing import IO, Any
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from keras_mobilenets import storage
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.settings import Settings, make_settings
 
 MODEL = "model.keras"
 REPORT = "report.json"
@@ -32,6 +39,7 @@ CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
 SAMPLES = "samples"
 CHECKPOINTS = "checkpoints"
+INDEX = "data.npz"
 LOCK = ".lock"
 
 RUNS = "runs"  # parent of the work directories that nobody named
@@ -42,25 +50,28 @@ def is_unfinished(path: pathlib.Path) -> bool:
     return (path / SETTINGS).is_file() and not (path / REPORT).is_file()
 
 
-def is_finished(path: str | os.PathLike[str] | None) -> bool:
+def is_finished(path: pathlib.Path) -> bool:
     """Whether a run has come to its end there."""
-    return path is not None and all(
-        (pathlib.Path(path) / name).is_file() for name in (SETTINGS, REPORT)
-    )
+    return (path / SETTINGS).is_file() and (path / REPORT).is_file()
 
 
-def check_unused(workdir: str | os.PathLike[str] | None) -> None:
+def _is_leftover(path: pathlib.Path) -> bool:
+    """Whether a command that was killed while it began has left it."""
+    return path.name == LOCK or path.name.startswith(storage.PARTIAL)
+
+
+def check_unused(path: pathlib.Path) -> None:
     """Nothing of the user's lies where a run is to be, unless a run to go on with.
 
     Raises:
-        ValueError: the directory asked for exists and holds something else.
+        UsageError: the directory asked for exists and holds something else.
     """
-    if workdir is None:
-        return
-    path = pathlib.Path(workdir)
     if is_unfinished(path):
         return
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    used = path.exists() or path.is_symlink()
+    if path.is_dir():
+        used = not all(map(_is_leftover, path.iterdir()))
+    if used:
         raise UsageError(
             f"workdir {str(path)!r} exists and is not empty; give the name of a new "
             "directory (nothing is overwritten)"
@@ -71,7 +82,7 @@ def find_unfinished(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
     """The directory of the run to go on with: that asked for, or the newest in `runs`.
 
     Raises:
-        ValueError: there is none.
+        UsageError: there is none.
     """
     if workdir is not None:
         path = pathlib.Path(workdir)
@@ -81,10 +92,7 @@ def find_unfinished(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
                 f"{SETTINGS}: leave resume out to begin one"
             )
         return path
-    begun = sorted(
-        pathlib.Path(RUNS).glob(f"*/{SETTINGS}"), key=lambda p: p.stat().st_mtime
-    )
-    unfinished = [p.parent for p in begun if is_unfinished(p.parent)]
+    unfinished = [path for path in _runs_with(SETTINGS) if is_unfinished(path)]
     if not unfinished:
         raise UsageError(
             f"resume needs a run that is not finished; got none in {RUNS}/: name its "
@@ -93,65 +101,20 @@ def find_unfinished(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
     return unfinished[-1]
 
 
-def lock(path: pathlib.Path) -> IO[str]:
-    """Keep other processes out of a run until the file returned is closed.
-
-    Raises:
-        ValueError: another process is in it.
-    """
-    file = open(path / LOCK, "w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise UsageError(
-            f"workdir {str(path)!r} is in use by a run that is going on; wait for its "
-            "end, or give another directory"
-        ) from error
-    return file
-
-
-def make_workdir(workdir: str | os.PathLike[str] | None, label: str) -> pathlib.Path:
-    """Make the directory asked for, or the next free `runs/<label>-<number>`.
-
-    Raises:
-        ValueError: it is in use, or cannot be made.
-    """
-    check_unused(workdir)
-    path = pathlib.Path(RUNS if workdir is None else workdir)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if workdir is not None:
-            return path
-        for number in itertools.count(1):
-            try:  # making is claiming: a run that starts now gets the next number
-                (path / f"{label}-{number}").mkdir()
-            except FileExistsError:
-                continue
-            return path / f"{label}-{number}"
-    except OSError as error:
-        raise UsageError(
-            f"workdir must be a directory that can be made; got {str(path)!r} "
-            f"({error.strerror})"
-        ) from error
-
-
-def find_workdir(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
+def find_finished(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
     """The directory of a finished run: the one asked for, or the newest in `runs`.
 
     Raises:
-        ValueError: there is none, or it holds no finished run.
+        UsageError: there is none, or it holds no finished run.
     """
     if workdir is None:
-        reports = sorted(
-            pathlib.Path(RUNS).glob(f"*/{REPORT}"), key=lambda p: p.stat().st_mtime
-        )
-        if not reports:
+        finished = _runs_with(REPORT)
+        if not finished:
             raise UsageError(
                 f"workdir must be given where {RUNS}/ holds no finished run; got none: "
                 "run 'keras-mobilenets train' first"
             )
-        return reports[-1].parent
+        return finished[-1]
     path = pathlib.Path(workdir)
     missing = [name for name in (REPORT, MODEL) if not (path / name).is_file()]
     if missing:
@@ -162,44 +125,136 @@ def find_workdir(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
     return path
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text)
-    os.replace(beside, path)
+def _runs_with(name: str) -> list[pathlib.Path]:
+    """The directories in `runs` that have such a file, the newest file last."""
+    dated = []
+    for file in pathlib.Path(RUNS).glob(f"*/{name}"):
+        with contextlib.suppress(OSError):  # gone since
+            dated.append((file.stat().st_mtime_ns, file.parent))
+    return [path for _, path in sorted(dated)]
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write `value` as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+@contextlib.contextmanager
+def claim(workdir: str | os.PathLike[str] | None, label: str) -> Iterator[pathlib.Path]:
+    """The directory asked for, or the next free `runs/<label>-<number>`, locked.
 
-
-def read_settings(workdir: pathlib.Path) -> dict[str, Any]:
-    """What decides the run in a directory.
-
-    Raises:
-        ValueError: it is not the JSON that `train` writes.
-    """
-    try:
-        return dict(json.loads((workdir / SETTINGS).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"{str(workdir / SETTINGS)!r} is not of this package: {error!r}"
-        ) from error
-
-
-def read_report(workdir: pathlib.Path) -> dict[str, Any]:
-    """The report of a finished run.
+    Nobody else's until the end of the block. Where the block ends before the run has
+    written its settings, nothing is left of what was made for it.
 
     Raises:
-        ValueError: it is not the JSON that `train` writes.
+        UsageError: it is in use, holds something else, or cannot be made.
     """
+    if workdir is None:
+        path = _next_free(label)
+    else:
+        path = pathlib.Path(workdir)
+        check_unused(path)
+    made = [parent for parent in (path, *path.parents) if not parent.exists()]
+    if workdir is None:
+        made = [path]
     try:
-        report = json.loads((workdir / REPORT).read_text())
-        for field in ("resolution", "recipe", "classes", "data", "data_dir", "seed"):
-            report[field]
-    except (ValueError, KeyError, TypeError) as error:
+        path.mkdir(parents=True, exist_ok=True)
+        file = storage.lock(path / LOCK)
+    except OSError as error:
+        _remove_empty(made)
         raise UsageError(
-            f"{str(workdir / REPORT)!r} is not a report of this package: {error!r}"
+            f"workdir must be a directory that can be made and written; got "
+            f"{str(path)!r} ({error.strerror})"
         ) from error
-    return report
+    try:
+        with file:
+            clear_leftovers(path)
+            yield path
+    finally:
+        with contextlib.suppress(OSError):
+            (path / LOCK).unlink(missing_ok=True)
+        if not (path / SETTINGS).exists():
+            clear_leftovers(path)
+            with contextlib.suppress(OSError):
+                (path / INDEX).unlink(missing_ok=True)
+            _remove_empty(made)
+
+
+def _next_free(label: str) -> pathlib.Path:
+    parent = pathlib.Path(RUNS)
+    label = label[:100]  # a file name may have 255 bytes
+    try:
+        parent.mkdir(exist_ok=True)
+        for number in itertools.count(1):
+            path = parent / f"{label}-{number}"
+            try:  # making is claiming: a run that starts now gets the next number
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return path
+    except OSError as error:
+        raise UsageError(
+            f"workdir must be given where {RUNS}/ cannot be made or written "
+            f"({error.strerror})"
+        ) from error
+    raise AssertionError("unreachable")
+
+
+def _remove_empty(folders: list[pathlib.Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # something else is in it by now
+            folder.rmdir()
+    if folders and folders[-1].parent == pathlib.Path(RUNS):
+        with contextlib.suppress(OSError):
+            pathlib.Path(RUNS).rmdir()
+
+
+def clear_leftovers(path: pathlib.Path) -> None:
+    """Remove what a process that was killed has left half written, if any."""
+    for file in path.glob(f"{storage.PARTIAL}*"):
+        with contextlib.suppress(OSError):
+            file.unlink()
+    if is_finished(path):  # killed between its report and tidying up
+        shutil.rmtree(path / CHECKPOINTS, ignore_errors=True)
+
+
+def read_settings(workdir: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
+    """What decides the run in a directory, and all that was written down with it.
+
+    Raises:
+        UsageError: it is not what `train` writes.
+    """
+    return _settings_in(workdir / SETTINGS, required=())
+
+
+def read_report(workdir: pathlib.Path) -> tuple[Settings, dict[str, Any]]:
+    """The settings and the report of a finished run.
+
+    Raises:
+        UsageError: it is not what `train` writes.
+    """
+    return _settings_in(workdir / REPORT, required=("classes", "epochs"))
+
+
+def _settings_in(
+    path: pathlib.Path, required: tuple[str, ...]
+) -> tuple[Settings, dict[str, Any]]:
+    stored = storage.read_json(path)
+    try:
+        if not isinstance(stored, Mapping):
+            raise UsageError("it holds no mapping")
+        stored = {"name": None, "recipe": None, **stored}
+        if "initial_weights" in stored:  # a report's "weights" are those of its model
+            settings = make_settings(
+                {}, stored | {"weights": stored["initial_weights"]}
+            )
+        else:
+            settings = make_settings({}, stored)
+        missing = [field for field in required if field not in stored]
+        if missing:
+            raise UsageError(f"it has no {missing[0]}")
+        classes = stored.get("classes", [])
+        if not isinstance(classes, list) or not all(
+            isinstance(name, str) for name in classes
+        ):
+            raise UsageError("its classes must be a list of names")
+    except UsageError as error:
+        raise UsageError(
+            f"{str(path)!r} is not of this package, or damaged: {error}"
+        ) from error
+    return settings, dict(stored)

@@ -1,0 +1,399 @@
+"""What decides a run, and how it is carried out: the options of `train`.
+
+Each option is one field: its default, its check and its help are here and nowhere
+else. The signature of `train`, the command line, settings.json, the report and the
+comparison of a run with the one that it continues follow from it. No TensorFlow here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from keras_mobilenets.architecture import Cost, cost
+from keras_mobilenets.architecture.arguments import (
+    NATIVE_RESOLUTION,
+    check_alpha,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_known,
+    check_name,
+    check_number,
+    check_resolution,
+    check_variant,
+)
+from keras_mobilenets.errors import UsageError
+from keras_mobilenets.options import (
+    NOT_GIVEN,
+    Check,
+    check_options,
+    check_path,
+    is_given,
+    none_or,
+    option,
+    options_of,
+)
+from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe, recipes
+
+# What `train()` chooses where nothing is said: a run of a minute on the digits,
+# and the authors' network and recipe on everything else.
+QUICK_START = {"alpha": 0.35, "resolution": 48, "recipe": "quick"}
+AUTHORS = {"mobilenet_v1": "slim_v1", "mobilenet_v2": "slim_v2"}
+
+MOST_STEPS = 2**31 - 1
+MOST_BYTES = 2**50
+
+
+def _source(name: str, value: Any) -> str:
+    """A name stays a name; what can only be a path becomes absolute."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise UsageError(
+            f"source must be 'digits', a TFDS name or a folder; got {value!r}"
+        )
+    if isinstance(value, os.PathLike) or value.startswith((".", "~", os.sep)):
+        return check_path("data", value)
+    return value
+
+
+def _as_typed(name: str, value: Any) -> str:
+    """A path as it was given, which is how it is spoken of."""
+    check_path(name, value)
+    return os.path.expanduser(os.fspath(value))
+
+
+def _weights(name: str, value: Any) -> str | None:
+    if value is None or value == "imagenet":
+        return value
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(
+            f'weights must be None, "imagenet" or the path of a file; got {value!r}'
+        )
+    return check_path(name, value)
+
+
+def _recipe(name: str, value: Any) -> Recipe:
+    return recipe_from(value) if isinstance(value, Mapping) else get_recipe(value)
+
+
+def _variation(name: str, value: Any) -> Any:
+    """Which network has it, and what it may be, is for `check_variant`."""
+    return value
+
+
+def _whole(low: int, high: int = MOST_STEPS) -> Check:
+    return lambda name, value: check_integer(name, value, low=low, high=high)
+
+
+def _splits(name: str, value: Any) -> dict[str, str]:
+    pairs = value.items() if isinstance(value, Mapping) else [(None, None)]
+    if not all(isinstance(part, str) for pair in pairs for part in pair):
+        raise UsageError(
+            "splits must name splits of a TFDS dataset, such as "
+            f"{{'train': 'train[:50%]'}}; got {value!r}"
+        )
+    return dict(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Every option of a run that its result depends on.
+
+    Made by `make_settings`, and then complete: of the variations of the network and
+    of the data options only those are there that were given.
+    """
+
+    name: str = option(
+        lambda _, value: check_name(value),
+        "mobilenet_v1 or mobilenet_v2 (default)",
+        "mobilenet_v2",
+    )
+    data: str = option(
+        _source,
+        "digits (default), a TFDS name, or a folder of class folders",
+        "digits",
+        text=True,
+    )
+    alpha: float = option(
+        lambda _, value: check_alpha(value),
+        "width multiplier (default 1.0; 0.35 on digits)",
+        none_is_default=True,
+    )
+    rho: float = option(
+        lambda _, value: check_resolution(value, None) / NATIVE_RESOLUTION,
+        "resolution multiplier of 224",
+        none_is_default=True,
+    )
+    resolution: int = option(
+        lambda _, value: check_resolution(None, value),
+        "the same in pixels of a side (default 224; 48 on digits)",
+        none_is_default=True,
+    )
+    recipe: Recipe = option(
+        _recipe,
+        "a name from 'keras-mobilenets recipes', or a Recipe (default slim_v1 or "
+        "slim_v2; quick on digits)",
+        text=True,
+        none_is_default=True,
+    )
+    weights: str | None = option(
+        _weights, "imagenet, or a weights file to start from", None, text=True
+    )
+    seed: int = option(
+        _whole(0, 2**63 - 1),
+        "of weights, order, augmentation and dropout (default 0)",
+        0,
+    )
+    deterministic: bool = option(
+        check_flag,
+        "TensorFlow's deterministic operations: the same result bit for bit, also "
+        "when killed and resumed; slower on GPUs",
+        False,
+    )
+    data_dir: str | None = option(
+        none_or(check_path), "where TFDS keeps its prepared data", None, text=True
+    )
+
+    # Variations of the network, as in `build`.
+    shallow: bool = option(
+        _variation, "V1 without its five like blocks (V1 Table 5)", group="variant"
+    )
+    separable: bool = option(
+        _variation, "V1: no for full convolutions (V1 Table 4)", group="variant"
+    )
+    expansion: float = option(
+        _variation, "V2: factor of the bottlenecks, 1 or more", group="variant"
+    )
+    linear_bottleneck: bool = option(
+        _variation, "V2: no for ReLU6 behind projections (figure 6a)", group="variant"
+    )
+    shortcut: str = option(
+        _variation, "V2: bottleneck, expansion or none (figure 6b)", group="variant"
+    )
+    output_stride: int | None = option(
+        _variation, "2, 4, 8, 16 or 32: dilation keeps the map larger", group="variant"
+    )
+    activation: str = option(
+        _variation, "relu6 (all released code) or relu (V1's text)", group="variant"
+    )
+    batch_norm_epsilon: float = option(
+        lambda name, value: check_number(name, value, low=0, high=1),
+        "added to variances (default 0.001)",
+        group="variant",
+    )
+
+    # As in `load_data`.
+    splits: dict[str, str] = option(
+        _splits, "TFDS splits to take: {'train': 'train[:50%]'}", group="data_options"
+    )
+    broken: str = option(
+        lambda name, value: check_choice(name, value, ("skip", "fail")),
+        "what becomes of files that cannot be read: skip (default) or fail",
+        group="data_options",
+    )
+    memory_budget: int = option(
+        _whole(0, MOST_BYTES), "bytes a split may take in memory", group="data_options"
+    )
+    threads: int = option(
+        _whole(1, 4096), "of the input pipeline's own pool", group="data_options"
+    )
+
+    @property
+    def variant(self) -> dict[str, Any]:
+        """The variations of the network that were given."""
+        return _group(self, "variant")
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        """The options of `load_data` that were given."""
+        return _group(self, "data_options")
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What `cost` and `build` take besides the name and the classes."""
+        return {"alpha": self.alpha, "resolution": self.resolution, **self.variant}
+
+    def cost(self, classes: int = 1000) -> Cost:
+        """Of the network with so many classes."""
+        network = {k: v for k, v in self.network.items() if k != "batch_norm_epsilon"}
+        return cost(self.name, classes=classes, **network)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON gives it back; `make_settings({}, stored)` makes it again."""
+        values = {
+            name: getattr(self, name)
+            for name, field in options_of(type(self)).items()
+            if field.metadata["group"] is None
+        }
+        values |= {group: _group(self, group) for group in GROUPS}
+        values["recipe"] = {"name": self.recipe.name, **self.recipe.as_dict()}
+        return json.loads(json.dumps(values))
+
+
+def _group(settings: Settings, group: str) -> dict[str, Any]:
+    return {
+        name: getattr(settings, name)
+        for name, field in options_of(Settings).items()
+        if field.metadata["group"] == group and getattr(settings, name) is not NOT_GIVEN
+    }
+
+
+GROUPS = ("variant", "data_options")
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How a run is carried out; its result does not depend on it, but for rounding."""
+
+    workdir: str | None = option(
+        none_or(_as_typed),
+        "a directory that is new or empty, or that of a run to go on with (default "
+        "the next free runs/DATA-NUMBER)",
+        None,
+        text=True,
+    )
+    strategy: Any = option(
+        lambda _, value: value,  # `make_strategy` says what it is not
+        "auto (default: TF_CONFIG's cluster, else all GPUs, else one device), none, "
+        "mirrored, multi_worker, parameter_server, tpu, or a tf.distribute.Strategy",
+        "auto",
+        text=True,
+    )
+    cpu_replicas: int | None = option(
+        none_or(_whole(1, 1024)),
+        "replicas on the CPU, to try mirrored without GPUs",
+        None,
+    )
+    checkpoint_steps: int = option(
+        _whole(1),
+        "steps between checkpoints inside an epoch (default 1000); there is one after "
+        "every epoch too",
+        1000,
+    )
+    resume: bool | None = option(
+        none_or(check_flag),
+        "go on with the run in workdir, or the newest that is not finished, with its "
+        "own settings; no refuses to (default: where the settings are the same)",
+        None,
+    )
+    verbose: bool = option(check_flag, "show progress (default)", True)
+
+
+def make_settings(
+    arguments: Mapping[str, Any],
+    stored: Mapping[str, Any] | None = None,
+    *,
+    where: str = "train()",
+) -> Settings:
+    """Settings from what was given, checked before anything is done.
+
+    Fields of the recipe may be among the arguments. `stored` are those of a run that
+    is continued, as `as_dict` or a report has them: they stand in for what is not
+    given.
+
+    Raises:
+        UsageError: an unknown or impossible argument.
+
+    >>> make_settings({"alpha": 0.5, "epochs": 3}).recipe.epochs
+    3
+    """
+    options = options_of(Settings)
+    check_known(where, arguments, (*options, *FIELDS))
+    overrides = {
+        name: value
+        for name, value in arguments.items()
+        if name in FIELDS and name not in options and value is not NOT_GIVEN
+    }
+    given = {
+        name: value
+        for name, value in arguments.items()
+        if name in options and is_given(options[name], value)
+    }
+    if "rho" in given and "resolution" in given:
+        check_resolution(given["rho"], given["resolution"])
+    values = _flat(stored or {})
+    if "rho" in given or "resolution" in given:
+        values = {k: v for k, v in values.items() if k not in ("rho", "resolution")}
+    values = check_options(Settings, {**values, **given})
+
+    quick = values.get("data", "digits") == "digits"
+    name = values.setdefault("name", options["name"].default)
+    values.setdefault("alpha", QUICK_START["alpha"] if quick else 1.0)
+    if "rho" in values:
+        values["resolution"] = round(values["rho"] * NATIVE_RESOLUTION)
+    values.setdefault(
+        "resolution", QUICK_START["resolution"] if quick else NATIVE_RESOLUTION
+    )
+    values["rho"] = values["resolution"] / NATIVE_RESOLUTION
+    recipe = values.get("recipe") or (QUICK_START["recipe"] if quick else AUTHORS[name])
+    values["recipe"] = get_recipe(recipe, **overrides)
+    settings = Settings(**values)
+    variant = {k: v for k, v in settings.variant.items() if k != "batch_norm_epsilon"}
+    settings = dataclasses.replace(settings, **check_variant(name, variant))
+    settings.cost()  # a combination that makes no network
+    return settings
+
+
+def _flat(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings, of which nothing is known yet, as arguments."""
+    options = options_of(Settings)
+    flat = {k: v for k, v in stored.items() if k in options and k not in GROUPS}
+    for group in GROUPS:
+        values = stored.get(group, {})
+        if not isinstance(values, Mapping):
+            raise UsageError(f"{group} must be a mapping of options; got {values!r}")
+        check_known(group, values, options)
+        flat |= values
+    if flat and not isinstance(flat.get("recipe"), Mapping):
+        raise UsageError(
+            f"recipe must be a mapping of its fields; got {flat.get('recipe')!r}"
+        )
+    return flat
+
+
+def recipe_from(stored: Mapping[str, Any]) -> Recipe:
+    """The recipe that `as_dict` or a report wrote down.
+
+    Fields that it lacks, as of an older version, are those of the recipe of its name.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    name = stored.get("name")
+    missing = [field for field in FIELDS if field not in stored]
+    if not isinstance(name, str) or (missing and name not in recipes):
+        lacks = ", ".join(missing[:3]) if isinstance(name, str) else "its name"
+        raise UsageError(f"recipe must have all its fields; it lacks {lacks}")
+    base = recipes.get(name, recipes["quick"])  # of one's own: all fields are stored
+    changed = {
+        field: stored[field]
+        for field in FIELDS
+        if field in stored and stored[field] != json_value(getattr(base, field))
+    }
+    return dataclasses.replace(base.replace(**changed), name=name)
+
+
+def json_value(value: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Where two settings differ: 'epochs 5 there and 15 here', by field."""
+
+    def flat(values: Mapping[str, Any]) -> dict[str, Any]:
+        plain = {k: v for k, v in values.items() if not isinstance(v, Mapping)}
+        for group in GROUPS:
+            plain |= values.get(group, {})
+        recipe = values.get("recipe", {})
+        return plain | {"recipe" if k == "name" else k: v for k, v in recipe.items()}
+
+    here, there = flat(ours), flat(theirs)
+    return [
+        f"{field} {there.get(field)!r} there and {here.get(field)!r} here"
+        for field in dict.fromkeys([*here, *there])
+        if here.get(field) != there.get(field)
+    ]
