@@ -29,6 +29,10 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+class InUse(UsageError):
+    """Another process has it; it may be free later."""
+
+
 PARTIAL = ".partial-"  # begins the name of a file that is being written
 
 
@@ -61,7 +65,7 @@ def lock(path: str | os.PathLike[str]) -> IO[str]:
     """Keep other processes out of what `path` stands for, until the file is closed.
 
     Raises:
-        UsageError: another process has it.
+        InUse: another process has it.
     """
     while True:
         file = open(path, "a")
@@ -69,7 +73,7 @@ def lock(path: str | os.PathLike[str]) -> IO[str]:
             _lock(file)
         except OSError as error:
             file.close()
-            raise UsageError(
+            raise InUse(
                 f"{os.fspath(pathlib.Path(path).parent)!r} is in use by a run that is "
                 "going on; wait for its end, or give another directory"
             ) from error
