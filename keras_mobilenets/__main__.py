@@ -25,6 +25,7 @@ from keras_mobilenets.errors import (
 from keras_mobilenets.options import NOT_GIVEN, add_options, options_of, parse_value
 from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.settings import Execution, Settings
+from keras_mobilenets.text import printable
 
 # What ends a command with one line instead of a traceback.
 STOPS = (UsageError, TrainingDiverged, TrainingInterrupted, SearchStopped, WorkerLost)
@@ -216,18 +217,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = parsed.run(parsed) or 0
         sys.stdout.flush()  # here, where a closed pipe is expected
         return status
-    except STOPS as error:
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (*STOPS, OSError) as error:
         if parsed.debug:
             traceback.print_exc()
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))
         print(f"keras-mobilenets: error: {message}", file=sys.stderr)
         sys.stdout.flush()
         if isinstance(error, WorkerLost):
             os._exit(error.status)  # TensorFlow's own farewell would wait for the lost
-        return error.status
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return getattr(error, "status", UsageError.status)
     except KeyboardInterrupt:
         return 130
 

@@ -7,31 +7,42 @@ is, as JSON in the environment variable TF_CONFIG. No TensorFlow in this module.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
+import re
+import runpy
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
-from keras_mobilenets.architecture.arguments import check_integer
-from keras_mobilenets.errors import UsageError, WorkerLost
+from keras_mobilenets.architecture.arguments import check_integer, suggest
+from keras_mobilenets.errors import TrainingInterrupted, UsageError, WorkerLost
+from keras_mobilenets.stopping import SIGNALS
 
-PROGRAM = [sys.executable, "-m", "keras_mobilenets"]
+# This module, run as a program: the command line, which ends with its launcher.
+PROGRAM = [sys.executable, "-m", "keras_mobilenets.cluster"]
 VARIABLE = "TF_CONFIG"
 EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
+JOBS = ("chief", "worker", "ps")
+ADDRESS = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 LOST = WorkerLost.status
+KILLED = -9  # by SIGKILL, which Windows does not have
+MAX_PROCESSES = 1000  # of a job; each needs a port, and half a gigabyte of memory
 GRACE = 60.0  # seconds that the others have to notice that one is gone
 
 
-class Task(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Task:
     """One process of a cluster: addresses by job, its own job, and its number there."""
 
     cluster: dict[str, list[str]]
@@ -43,35 +54,84 @@ class Task(NamedTuple):
         """Whether this is a cluster with parameter servers."""
         return "ps" in self.cluster
 
+    @property
+    def trainers(self) -> int:
+        """How many processes train; without parameter servers the chief does too."""
+        jobs = ("worker",) if self.asynchronous else ("chief", "worker")
+        return sum(len(self.cluster.get(job, ())) for job in jobs)
+
+
+def is_chief(task: Task | None) -> bool:
+    """Whether this process writes the files and speaks for all.
+
+    The chief where the cluster has one, else worker 0; a process alone always.
+    """
+    if task is None:
+        return True
+    first = "chief" if "chief" in task.cluster else "worker"
+    return (task.job, task.index) == (first, 0)
+
 
 def read_task(environment: Mapping[str, str] = os.environ) -> Task | None:
     """What TF_CONFIG says, or None where it says nothing.
 
     Raises:
-        ValueError: it is not TensorFlow's JSON, or names a task that is not in it.
+        UsageError: it is not TensorFlow's JSON, has jobs or addresses that cannot be,
+            or names a task that is not in it.
     """
     text = environment.get(VARIABLE, "").strip()
     if not text:
         return None
     try:
         config = json.loads(text)
-        if not config.get("cluster"):
-            return None
-        cluster = {str(job): list(hosts) for job, hosts in config["cluster"].items()}
-        task = Task(cluster, config["task"]["type"], int(config["task"]["index"]))
-        address = task.cluster[task.job][task.index]
-        if task.index < 0 or not all(
-            isinstance(host, str) and host.rpartition(":")[2].isdigit()
-            for hosts in cluster.values()
-            for host in hosts
-        ):
-            raise UsageError(f"every address must be host:port; got {address!r}")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        fault = _fault(config)
+    except (ValueError, RecursionError) as error:
+        config, fault = None, f"{type(error).__name__}: {error}"
+    if fault:
+        shown = text if len(text) <= 500 else f"{text[:500]}..."
         raise UsageError(
-            f"{VARIABLE} must be JSON such as {EXAMPLE}; got {text!r} "
-            f"({type(error).__name__}: {error})"
-        ) from error
-    return task
+            f"{VARIABLE} must be JSON such as {EXAMPLE}; {fault}; got {shown!r}"
+        )
+    if not config.get("cluster"):
+        return None
+    task = config["task"]
+    return Task(config["cluster"], task["type"], int(task["index"]))
+
+
+def _fault(config: Any) -> str:
+    """Why a value is no cluster with a task of it, or an empty text."""
+    if not isinstance(config, dict):
+        return "it must be an object"
+    cluster, task = config.get("cluster"), config.get("task")
+    if not cluster:
+        return ""
+    if not isinstance(cluster, dict):
+        return "cluster must be an object"
+    for job, addresses in cluster.items():
+        if job not in JOBS:
+            return f"{job!r} is none of the jobs {', '.join(JOBS)}{suggest(job, JOBS)}"
+        if not isinstance(addresses, list) or not addresses:
+            return f"{job!r} must have a list of addresses"
+        for address in addresses:
+            if not _is_address(address):
+                return f"{address!r} is not host:port, with a port from 1 to 65535"
+    everyone: list[str] = sum(cluster.values(), [])
+    repeated = sorted({a for a in everyone if everyone.count(a) > 1})
+    if repeated:
+        return f"{repeated[0]!r} is the address of two processes"
+    if len(cluster.get("chief", ())) > 1:
+        return "there must be one chief"
+    if not isinstance(task, dict) or task.get("type") not in list(cluster):
+        return f"the type of the task must be one of {', '.join(cluster)}"
+    index, number = str(task.get("index")), len(cluster[task["type"]])
+    if not re.fullmatch("[0-9]{1,9}", index) or int(index) >= number:
+        return f"the index of the task must be from 0 to {number - 1}"
+    return ""
+
+
+def _is_address(value: Any) -> bool:
+    found = ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    return found is not None and 1 <= int(found[2]) <= 65535
 
 
 def _free_ports(count: int) -> list[int]:
@@ -122,8 +182,14 @@ def launch(
     """Run the command line once for every process of a cluster on this machine.
 
     The chief's output is shown; of the others only what they write to standard
-    error. A signal to stop is passed on to all. With servers, workers that end are
-    the chief's to judge; without, all stand and fall together.
+    error. A signal to stop is passed on to all, and they end with this process,
+    however it ends. With servers, workers that end are the chief's to judge; without,
+    all stand and fall together.
+
+    The addresses are of this machine's loopback interface, but TensorFlow's servers
+    ignore that: they listen on every interface, to anyone, without a password or
+    encryption, and run what they are sent. Where others reach this machine, close its
+    ports to them.
 
     Args:
         arguments: of `keras-mobilenets`, such as ["train", "--workdir", "run"].
@@ -135,49 +201,61 @@ def launch(
         The exit status: 0, or that of the first process that failed.
 
     Raises:
-        ValueError: an impossible number, or no command.
+        UsageError: an impossible number, or no command.
     """
-    workers = check_integer("workers", workers, low=1)
-    servers = check_integer("servers", servers, low=0)
+    workers = check_integer("workers", workers, low=1, high=MAX_PROCESSES)
+    servers = check_integer("servers", servers, low=0, high=MAX_PROCESSES)
     restarts = check_integer("restarts", restarts, low=0)
-    if not arguments or arguments[0] not in ("train", "evaluate"):
+    command = [] if isinstance(arguments, str) else list(map(str, arguments))
+    if command[:1] not in (["train"], ["evaluate"]):
         raise UsageError(
             "launch takes a train or evaluate command after --, such as "
-            f"'launch -n 2 -- train --workdir run'; got {' '.join(arguments)!r}"
+            "'launch -n 2 -- train --workdir run'; got "
+            f"{' '.join(command) or arguments!r}"
         )
-    if servers and arguments[0] != "train":
+    if servers and command[0] != "train":
         raise UsageError(
-            f"servers are for train; got servers={servers} for {arguments[0]}"
+            f"servers are for train; got servers={servers} for {command[0]}"
         )
-    for attempt in range(restarts + 1):
-        status = _run_once(arguments, local_tasks(workers, servers))
-        if status not in (LOST, -signal.SIGKILL) or attempt == restarts:
+    left = restarts
+    while True:
+        status, stopped = _run_once(command, local_tasks(workers, servers))
+        if stopped or not left or status not in (LOST, KILLED):
             return status if status >= 0 else 128 - status
+        left -= 1
         print(
-            f"keras-mobilenets: starting all again ({attempt + 1} of {restarts})",
+            f"keras-mobilenets: starting all again ({restarts - left} of {restarts})",
             file=sys.stderr,
         )
-    raise AssertionError("unreachable")
 
 
-def _run_once(arguments: Sequence[str], tasks: Sequence[Task]) -> int:
-    processes = [
-        subprocess.Popen(
-            [*PROGRAM, *arguments],
-            env=environment_of(task),
-            stdout=None if number == 0 else subprocess.DEVNULL,
-        )
-        for number, task in enumerate(tasks)
-    ]
-    with _passing_signals(processes):
+def _run_once(command: Sequence[str], tasks: Sequence[Task]) -> tuple[int, bool]:
+    """The status of a launch, and whether it was asked to stop."""
+    processes: list[subprocess.Popen] = []
+    with _passing_signals(processes) as passed:
         try:
-            return _wait(processes, tasks)
+            for number, task in enumerate(tasks):
+                processes.append(_start(command, task, quiet=number > 0))
+                if passed:  # before this one was there
+                    processes[-1].send_signal(passed[0])
+            return _wait(processes, tasks), bool(passed)
         finally:
             for process in processes:
                 # Parameter servers and workers that wait for them know no end, and
                 # TensorFlow takes SIGTERM for a preemption notice.
                 process.kill()
                 process.wait()
+
+
+def _start(command: Sequence[str], task: Task, quiet: bool) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*PROGRAM, *command],
+        env=environment_of(task),
+        stdin=subprocess.PIPE,  # its end is that of this process
+        stdout=subprocess.DEVNULL if quiet else None,
+        # Or a terminal's Ctrl-C would come twice: from it, and passed on from here.
+        start_new_session=True,
+    )
 
 
 def _wait(processes: Sequence[subprocess.Popen], tasks: Sequence[Task]) -> int:
@@ -202,18 +280,39 @@ def _wait(processes: Sequence[subprocess.Popen], tasks: Sequence[Task]) -> int:
 
 
 @contextlib.contextmanager
-def _passing_signals(processes: Sequence[subprocess.Popen]) -> Iterator[None]:
-    """SIGTERM and SIGINT of this process go to all of `processes`."""
+def _passing_signals(processes: Sequence[subprocess.Popen]) -> Iterator[list[int]]:
+    """Requests to stop this process go to all of `processes`; those that came."""
+    passed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # hears no signals
+        yield passed
+        return
 
     def pass_on(number: int, _: object) -> None:
+        passed.append(number)
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, pass_on) for number in numbers}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as SIGHUP under nohup
+            signal.signal(number, pass_on)
     try:
-        yield
+        yield passed
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _end_with_launcher() -> None:
+    """Wait for the launcher's end; then save and stop, or else just stop."""
+    while os.read(0, 1):  # a pipe, which only the launcher could write to
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(TrainingInterrupted.status)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_launcher, daemon=True).start()
+    runpy.run_module("keras_mobilenets", run_name="__main__", alter_sys=True)

@@ -7,10 +7,12 @@ back as JSON through `read_json`, for a file of ours may be damaged, or another'
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import IO, Any
 
@@ -33,6 +35,7 @@ class InUse(UsageError):
     """Another process has it; it may be free later."""
 
 
+LOCKED = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what says that another has it
 PARTIAL = ".partial-"  # begins the name of a file that is being written
 
 
@@ -72,11 +75,17 @@ def lock(path: str | os.PathLike[str]) -> IO[str]:
         try:
             _lock(file)
         except OSError as error:
-            file.close()
-            raise InUse(
-                f"{os.fspath(pathlib.Path(path).parent)!r} is in use by a run that is "
-                "going on; wait for its end, or give another directory"
-            ) from error
+            if error.errno in LOCKED:
+                file.close()
+                raise InUse(
+                    f"{os.fspath(pathlib.Path(path).parent)!r} is in use by a run that "
+                    "is going on; wait for its end, or give another directory"
+                ) from error
+            warnings.warn(  # a file system without locks
+                f"{os.fspath(path)!r} cannot be locked ({error.strerror}): see to it "
+                "that no other process uses its directory",
+                stacklevel=2,
+            )
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
                 return file

@@ -18,9 +18,22 @@ def count(value: float) -> str:
     return f"{value:g}"
 
 
+def printable(text: str) -> str:
+    """`text` with all that moves a cursor, colours or ends a line escaped.
+
+    Names of files and classes may hold anything but "/" and the null byte.
+
+    >>> printable("a\\nb")
+    'a\\\\nb'
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Aligned columns; numbers to the right, None as a dash."""
-    cells = [["-" if c is None else str(c) for c in row] for row in rows]
+    """Aligned columns; numbers to the right, None as a dash, one line a row."""
+    cells = [["-" if c is None else printable(str(c)) for c in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     left = [
         any(not c[:1].isdigit() and c not in "-" for c in column)

@@ -13,10 +13,12 @@ PACKAGE = Path(keras_mobilenets.__file__).parent
 ROOT = PACKAGE.parent
 
 # What a room may import of the package, besides itself.
-BASE = {"errors", "storage"}  # what every room may import
+BASE = {"errors", "storage", "stopping"}  # what every room may import
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "storage": {"errors"},
+    "stopping": {"errors"},
+    "startup": set(),
     "architecture": set(),
     "text": set(),
     "cluster": {"architecture"},
@@ -30,7 +32,7 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["training"] = {
     *("architecture", "recipe", "options", "settings"),
-    *("models", "data", "plots", "cluster"),
+    *("models", "data", "plots", "cluster", "startup"),
 }
 BELOW["tuning"] = BELOW["training"] | {"training", "text"}
 BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}

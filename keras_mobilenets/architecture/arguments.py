@@ -23,6 +23,9 @@ MAX_RESOLUTION = 32768
 MAX_ALPHA = 100
 MAX_EXPANSION = 100
 MAX_CLASSES = 10**9
+MAX_INTEGER = 2**63 - 1  # of any whole number: TensorFlow and NumPy count in int64
+
+LONGEST_SHOWN = 500  # letters of a value in a message
 
 COMMON_VARIANTS = ("output_stride", "activation")
 VARIANTS = {
@@ -48,9 +51,25 @@ FOREIGN = {
 }
 
 
+def shown(value: Any) -> str:
+    """What was received, for a message: its repr, cut where it is long.
+
+    >>> shown(10**5000)
+    'a number beyond what is printed'
+    """
+    try:
+        text = repr(value)
+    except Exception:  # a number of more than 4,300 digits, or a repr at fault
+        number = isinstance(value, numbers.Number)
+        return "a number beyond what is printed" if number else f"a {type(value)}"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
 def suggest(word: Any, known: Iterable[str]) -> str:
     """'; did you mean X?' where one of `known` is near, else an empty string."""
-    near = difflib.get_close_matches(str(word).lower(), list(known), n=1, cutoff=0.5)
+    if not isinstance(word, str) or len(word) > LONGEST_SHOWN:
+        return ""
+    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -64,7 +83,7 @@ def check_choice(argument: str, value: Any, accepted: Iterable[Any]) -> Any:
             return choice
     listed = ", ".join(repr(a) for a in accepted)
     hint = suggest(value, [a for a in accepted if isinstance(a, str)])
-    raise UsageError(f"{argument} must be one of {listed}; got {value!r}{hint}")
+    raise UsageError(f"{argument} must be one of {listed}; got {shown(value)}{hint}")
 
 
 def check_name(name: Any) -> str:
@@ -97,22 +116,24 @@ def check_number(
     within = _is_real(value) and low <= value <= high
     if not within or (open_low and value == low):
         raise UsageError(
-            f"{argument} must be a finite number {bound}; got {value!r}"
+            f"{argument} must be a finite number {bound}; got {shown(value)}"
             + (f"; {fix}" if fix else "")
         )
     return float(value)
 
 
 def check_integer(
-    argument: str, value: Any, *, low: int, high: float = math.inf, fix: str = ""
+    argument: str, value: Any, *, low: int, high: float = MAX_INTEGER, fix: str = ""
 ) -> int:
     """A whole number from `low` to `high`."""
+    high = min(high, MAX_INTEGER)
     if not _is_real(value) or value != int(value) or not low <= value <= high:
-        bound = f"of at least {low}" + (
-            f" and at most {high}" if high < math.inf else ""
-        )
+        too_high = isinstance(value, numbers.Real) and value > high
+        bound = f"of at least {low}"
+        if high < MAX_INTEGER or too_high:
+            bound += f" and at most {high}"
         raise UsageError(
-            f"{argument} must be a whole number {bound}; got {value!r}"
+            f"{argument} must be a whole number {bound}; got {shown(value)}"
             + (f"; {fix}" if fix else "")
         )
     return int(value)
@@ -121,7 +142,7 @@ def check_integer(
 def check_flag(argument: str, value: Any) -> bool:
     """True or False, nothing that merely looks like one."""
     if not isinstance(value, bool):
-        raise UsageError(f"{argument} must be True or False; got {value!r}")
+        raise UsageError(f"{argument} must be True or False; got {shown(value)}")
     return value
 
 
@@ -145,8 +166,8 @@ def check_resolution(rho: Any, resolution: Any) -> int:
     """
     if rho is not None and resolution is not None:
         raise UsageError(
-            f"give rho or resolution, not both; got rho={rho!r} and "
-            f"resolution={resolution!r} (rho = resolution / {NATIVE_RESOLUTION})"
+            f"give rho or resolution, not both; got rho={shown(rho)} and "
+            f"resolution={shown(resolution)} (rho = resolution / {NATIVE_RESOLUTION})"
         )
     if rho is None and resolution is None:
         return NATIVE_RESOLUTION

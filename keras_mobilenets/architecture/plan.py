@@ -3,6 +3,27 @@
 The Keras builder and the cost model both read the plan, so a network and its
 cost cannot drift apart. Follows slim's `mobilenet_v1.py` and
 `mobilenet/mobilenet.py` for channel rounding, SAME padding and dilation.
+
+The two blocks, with the names of their layers; each convolution is followed by batch
+norm (BN). A block of stride 2 has it in its depthwise convolution.
+
+    V1: depthwise separable convolution     V2: inverted residual with linear bottleneck
+    (V1 section 3.1, figure 3)              (V2 section 3.3, figures 3b and 4d, table 1)
+
+        c channels                              c channels, few ------------+
+            |                                       |                       |
+    3x3 depthwise, stride s                 1x1 convolution to t * c        |
+    BN, ReLU6       _depthwise              BN, ReLU6       _expand         |
+            |                                       |         (not if t = 1)|
+    1x1 convolution to c'                   3x3 depthwise, stride s         |
+    BN, ReLU6       _project                BN, ReLU6       _depthwise      | shortcut,
+            |                                       |                       | if s = 1
+        c' channels                         1x1 convolution to c'           | and c' = c
+                                            BN, linear      _project        |
+                                                    |                       |
+                                                    + <---  _add -----------+
+                                                    |
+                                                c' channels, few
 """
 
 from __future__ import annotations

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets import cluster
 from keras_mobilenets.architecture.arguments import check_choice, check_integer
 from keras_mobilenets.cluster import EXAMPLE, VARIABLE, Task, read_task
 from keras_mobilenets.data import Splits
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe
+from keras_mobilenets.startup import has_nvidia
+from keras_mobilenets.stopping import keeping_handlers, stop_requests
 
 # Strategies that exist already: two MirroredStrategy objects in one process number
 # their CPU collectives alike, and the second fails on the shapes of the first.
 _MADE: dict[tuple[str, int | None], tf.distribute.Strategy] = {}
+
+MAX_CPU_REPLICAS = 256  # each is a copy of the model, in turns on the same cores
 
 CHIEF_GONE = 30.0  # seconds after which a worker or server takes the chief for ended
 
@@ -37,6 +44,11 @@ DESCRIPTIONS = {
 
 
 def _mirrored(cpus: int | None) -> tf.distribute.Strategy:
+    if not cpus and not tf.config.list_physical_devices("GPU"):
+        warnings.warn(
+            "strategy 'mirrored' found no GPU, so there is one replica, on the CPU",
+            stacklevel=3,
+        )
     devices = [f"/cpu:{index}" for index in range(cpus)] if cpus else None
     return tf.distribute.MirroredStrategy(devices)
 
@@ -84,7 +96,8 @@ def _multi_worker(_: int | None) -> tf.distribute.Strategy:
         )
     _say_who_is_awaited(task)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with _listening_at(task):
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         raise UsageError(
             "strategy 'multi_worker' must be made before TensorFlow is used in a "
@@ -92,24 +105,43 @@ def _multi_worker(_: int | None) -> tf.distribute.Strategy:
         ) from error
 
 
+@contextlib.contextmanager
+def _listening_at(task: Task) -> Iterator[None]:
+    """Within the block TensorFlow starts to listen at this task's port."""
+    try:
+        with keeping_handlers():
+            yield
+    except tf.errors.UnknownError as error:  # TensorFlow has no kind for it
+        raise UsageError(
+            f"{VARIABLE}'s address of {task.job} {task.index} must have a port that is "
+            f"free on its machine; got {task.cluster[task.job][task.index]!r}, where "
+            f"TensorFlow cannot listen ({error.message}): end the process that uses "
+            "the port, or give another port to all"
+        ) from error
+
+
 def serve(task: Task) -> NoReturn:
     """Be a worker or a parameter server of a chief until that is gone; then exit."""
-    # Kept: the server ends with its object.
-    server = tf.distribute.Server(
-        tf.train.ClusterSpec(task.cluster),
-        job_name=task.job,
-        task_index=task.index,
-        protocol="grpc",
-    )
+    with _listening_at(task):
+        server = tf.distribute.Server(  # kept: it ends with its object
+            tf.train.ClusterSpec(task.cluster),
+            job_name=task.job,
+            task_index=task.index,
+            protocol="grpc",
+        )
     host, _, port = task.cluster["chief"][0].rpartition(":")
     seen = None
-    while seen is None or time.monotonic() - seen < CHIEF_GONE:
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-            seen = time.monotonic()
-        except OSError:
-            pass
-        time.sleep(1)
+    with stop_requests() as request, request.deferred():
+        # The chief needs its servers to save its state: they stop after it.
+        while seen is None or time.monotonic() - seen < CHIEF_GONE:
+            try:
+                address = (host.strip("[]"), int(port))
+                socket.create_connection(address, timeout=5).close()
+                seen = time.monotonic()
+            except OSError:
+                if request.wanted:
+                    break
+            time.sleep(1)
     del server
     sys.exit(0)
 
@@ -125,7 +157,8 @@ def _parameter_server(_: int | None) -> tf.distribute.Strategy:
         serve(task)
     _say_who_is_awaited(task)
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    return tf.distribute.ParameterServerStrategy(resolver)
+    with _listening_at(task):
+        return tf.distribute.ParameterServerStrategy(resolver)
 
 
 def _tpu(_: int | None) -> tf.distribute.Strategy:
@@ -148,7 +181,7 @@ def _automatic(cpu_replicas: int | None) -> str:
     task = read_task()
     if task is not None and task.asynchronous:
         return "parameter_server"
-    if task is not None and len(task.cluster.get("worker", ())) > 1:
+    if task is not None and task.trainers > 1:
         return "multi_worker"
     several = len(tf.config.list_physical_devices("GPU")) > 1
     return "mirrored" if several or cpu_replicas else "none"
@@ -161,13 +194,25 @@ def _split_cpu(count: int) -> None:
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * count,
         )
-    except RuntimeError as error:  # TensorFlow has begun
-        found = len(tf.config.list_logical_devices("CPU"))
-        if found < count:
-            raise UsageError(
-                f"cpu_replicas must be set before TensorFlow is used in a process, "
-                f"which has {found} CPU devices now; got {count}"
-            ) from error
+    except (RuntimeError, ValueError):  # TensorFlow has begun
+        pass
+    found = len(tf.config.list_logical_devices("CPU"))
+    if found < count:
+        raise UsageError(
+            f"cpu_replicas must be set before TensorFlow is used in a process, which "
+            f"has {found} CPU devices now; got {count}"
+        )
+
+
+def _warn_of_unused_gpus() -> None:
+    if has_nvidia() and not tf.config.list_physical_devices("GPU"):
+        warnings.warn(
+            "this machine has an NVIDIA device and TensorFlow sees none, so everything "
+            "runs on the CPU: install its libraries (pip install "
+            "'tensorflow[and-cuda]') and see what TF_CPP_MIN_LOG_LEVEL=0 shows; "
+            "CUDA_VISIBLE_DEVICES=-1 ends this warning",
+            stacklevel=3,
+        )
 
 
 def make_strategy(
@@ -181,18 +226,25 @@ def make_strategy(
             "tpu", or a strategy of your own.
         cpu_replicas: replicas on logical CPU devices, to try "mirrored" without GPUs.
 
+    Warns where this machine has an NVIDIA device that TensorFlow does not see.
+
     Raises:
-        ValueError: an unknown name, or one that this machine cannot follow.
+        UsageError: an unknown name, or one that this machine cannot follow.
 
     Example:
         with make_strategy("mirrored").scope():
             model = km.build()
     """
-    if isinstance(strategy, tf.distribute.Strategy):
+    if cpu_replicas is not None:
+        cpu_replicas = check_integer(
+            "cpu_replicas", cpu_replicas, low=1, high=MAX_CPU_REPLICAS
+        )
+    else:
+        _warn_of_unused_gpus()
+    if isinstance(strategy, tf.distribute.Strategy) and cpu_replicas is None:
         return strategy
     check_choice("strategy", strategy, DESCRIPTIONS)
     if cpu_replicas is not None:
-        cpu_replicas = check_integer("cpu_replicas", cpu_replicas, low=1)
         if strategy not in ("auto", "mirrored"):
             raise UsageError(
                 "cpu_replicas are for strategy 'mirrored'; got "
@@ -217,6 +269,34 @@ def make_strategy(
     return _MADE[key]
 
 
+def describe_devices(strategy: tf.distribute.Strategy) -> str:
+    """What a run under `strategy` computes on, in words.
+
+    Such as "1 CPU", "4 GPUs (NVIDIA H100 80GB HBM3)", or "1 GPU (Tesla T4) in each of 2
+    processes". Not verified on GPUs.
+    """
+    if is_asynchronous(strategy):
+        return f"{strategy.extended._num_workers} workers, each with devices of its own"
+    try:
+        names = strategy.extended.worker_devices
+    except RuntimeError:  # the default strategy, whose operations go where they can
+        found = tf.config.list_logical_devices("GPU")
+        names = [(found or tf.config.list_logical_devices("CPU"))[0].name]
+    kind = tf.DeviceSpec.from_string(names[0]).device_type
+    models = sorted(
+        {
+            tf.config.experimental.get_device_details(device).get("device_name", "")
+            for device in tf.config.list_physical_devices(kind)
+        }
+        - {""}
+    )
+    text = f"{len(names)} {kind}{'s' * (len(names) > 1)}"
+    text += f" ({', '.join(models)})" * bool(models)
+    if is_multi_worker(strategy):
+        text += f" in each of {strategy.num_replicas_in_sync // len(names)} processes"
+    return text
+
+
 def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
     """Whether several processes run the same program in step."""
     multi = tf.distribute.MultiWorkerMirroredStrategy
@@ -234,8 +314,8 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     if not is_multi_worker(strategy):
         return True
     resolver = strategy.cluster_resolver
-    chiefs = resolver.cluster_spec().as_dict().get("chief")
-    return resolver.task_type == "chief" if chiefs else resolver.task_id == 0
+    spec = resolver.cluster_spec().as_dict()
+    return cluster.is_chief(Task(spec, resolver.task_type, resolver.task_id))
 
 
 def make_gather(

@@ -1,10 +1,8 @@
-"""A run that ends early: asked to stop, or left by another of its processes."""
+"""A run that ends early: all its processes asked to stop, or one left by another."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,72 +10,85 @@ import keras
 import tensorflow as tf
 
 from keras_mobilenets.errors import WorkerLost
-from keras_mobilenets.training.distribution import is_multi_worker
+from keras_mobilenets.stopping import StopRequest as Request
+from keras_mobilenets.stopping import stop_requests as stop_requests
+from keras_mobilenets.training.distribution import is_asynchronous, is_multi_worker
+
+
+class SharedStop:
+    """Whether the processes of a run stop after a step: the same answer in all.
+
+    A step needs every process: one that stopped alone would leave the others waiting.
+    So each step carries the wishes of all, `tell_all`, and what was wished during one
+    is `agreed` after the next.
+    """
+
+    def __init__(self, request: Request, strategy: tf.distribute.Strategy) -> None:
+        self._request = request
+        self._together = is_multi_worker(strategy)
+        if self._together:
+            with tf.init_scope():  # outside any scope: each process has its own
+                self._mine = tf.Variable(0.0, trainable=False)
+                self._all = tf.Variable(0.0, trainable=False)
+
+    def tell_all(self) -> None:
+        """To be called in the replica context of every training step."""
+        if self._together:
+            context = tf.distribute.get_replica_context()
+            self._all.assign(context.all_reduce("SUM", tf.identity(self._mine)))
+
+    def agreed(self) -> bool:
+        """Whether all stop after the step that was just taken."""
+        if not self._together:
+            return self._request.wanted
+        if self._request.wanted:
+            self._mine.assign(1.0)  # heard by all in the next step
+        return float(self._all) > 0
 
 
 class StopRequest:
-    """SIGTERM as a wish, heard by all processes of a run after the same step."""
+    """As `stop_requests` and `SharedStop`, for callers of their older form."""
 
     def __init__(self) -> None:
-        self._wanted = False
-        # Outside any scope: each process has its own.
-        with tf.init_scope():
-            self._mine = tf.Variable(0.0, trainable=False)
-            self._all = tf.Variable(0.0, trainable=False)
-        self._shared = False
+        self._request = Request()
+        self._shared: SharedStop | None = None
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[StopRequest]:
-        """Within the block SIGTERM is heard; only the main thread can."""
-        if threading.current_thread() is not threading.main_thread():
+        with stop_requests() as request, request.deferred():
+            if self._shared:
+                self._shared._request = request
+            self._request = request
             yield self
-            return
-        before = signal.signal(signal.SIGTERM, self._hear)
-        try:
-            yield self
-        finally:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-    def _hear(self, *_: Any) -> None:
-        self._wanted = True
 
     def share(self, model: keras.Model) -> None:
-        """Let every training step of a multi-worker run tell all who wants to stop.
-
-        A step needs all processes: one that stops alone would leave the others
-        waiting.
-        """
-        if not is_multi_worker(model.distribute_strategy):
-            return
-        self._shared = True
+        shared = self._shared = SharedStop(self._request, model.distribute_strategy)
         step = model.train_step
 
         def train_step(data: Any) -> dict[str, tf.Tensor]:
             logs = step(data)
-            context = tf.distribute.get_replica_context()
-            self._all.assign(context.all_reduce("SUM", tf.identity(self._mine)))
+            shared.tell_all()
             return logs
 
         model.train_step = train_step
 
     def agreed(self) -> bool:
-        """Whether all stop after the step that was just taken."""
-        if not self._shared:
-            return self._wanted
-        if self._wanted:
-            self._mine.assign(1.0)  # heard by all in the next step
-        return float(self._all) > 0
+        return self._shared.agreed() if self._shared else self._request.wanted
 
 
 @contextlib.contextmanager
 def watching_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Within the block TensorFlow's errors of lost workers become `WorkerLost`."""
+    """Within the block TensorFlow's errors of lost processes become `WorkerLost`."""
     try:
         yield
     except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
-        if not is_multi_worker(strategy):
+        if is_multi_worker(strategy):
+            lost = "another worker stopped answering"
+        elif is_asynchronous(strategy):
+            lost = "a parameter server, or every worker, stopped answering"
+        else:
             raise
         raise WorkerLost(
-            "another worker stopped answering, so this one stopped; start all workers "
-            "again with the same command: the run goes on from its last checkpoint"
+            f"{lost}, so this process stopped; start all again with the same command: "
+            "the run goes on from its last checkpoint"
         ) from error

@@ -247,12 +247,9 @@ def _settings_in(
         if not isinstance(stored, Mapping):
             raise UsageError("it holds no mapping")
         stored = {"name": None, "recipe": None, **stored}
-        if "initial_weights" in stored:  # a report's "weights" are those of its model
-            settings = make_settings(
-                {}, stored | {"weights": stored["initial_weights"]}
-            )
-        else:
-            settings = make_settings({}, stored)
+        # A report's "weights" are those of its model.
+        initial = stored.get("initial_weights", stored.get("weights"))
+        settings = make_settings({}, stored | {"weights": initial})
         missing = [field for field in required if field not in stored]
         if missing:
             raise UsageError(f"it has no {missing[0]}")

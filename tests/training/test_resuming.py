@@ -17,9 +17,9 @@ import pytest
 
 import keras_mobilenets as km
 from keras_mobilenets.__main__ import main
+from keras_mobilenets.storage import lock
 from keras_mobilenets.training import fitting
 from keras_mobilenets.training.callbacks import Follow
-from keras_mobilenets.training.workdir import lock
 from tests.training.noise import RUN, make_folder
 
 SAME = ("history.csv", "report.json", "settings.json", "curves.png")
@@ -147,7 +147,7 @@ def test_what_cannot_be_resumed(run, whole, folder, tmp_path, monkeypatch):
         run(tmp_path / "runs" / "one", seed=1)
     with pytest.raises(ValueError, match="got resume=False"):
         run(tmp_path / "runs" / "one", resume=False)
-    with lock(tmp_path / "runs" / "one"):
+    with lock(tmp_path / "runs" / "one" / ".lock"):
         with pytest.raises(ValueError, match="in use by a run that is going on"):
             run(tmp_path / "runs" / "one")
     with pytest.raises(ValueError, match="epochs 2 there and 3 here"):
