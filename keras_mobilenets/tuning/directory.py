@@ -1,9 +1,9 @@
 """The directory of a search: whose it is, what it was started with, who is in it.
 
-    search.json      what it was started with; `finished` once nothing is left to do
-    data.npz         the index of its data: which images its trials are about
-    oracle.json, trials/    see stored_oracle.py
-    results.json, results.csv, search.png   what it found
+search.json      what it was started with; `finished` once nothing is left to do
+data.npz         the index of its data: which images its trials are about
+oracle.json, trials/    see stored_oracle.py
+results.json, results.csv, search.png   what it found
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ def identify(argument: str, value: Any) -> Any:
 
 
 def _unknown(argument: str, value: Any, error: Exception) -> UsageError:
-    return error if isinstance(error, UsageError) else UsageError(
+    if isinstance(error, UsageError):
+        return error
+    return UsageError(
         f"{argument} must be something that can be told apart from others, such as a "
         f"function of a module; got {value!r} ({error})"
     )
@@ -46,7 +48,9 @@ def _identify(argument: str, value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return sorted((_identify(argument, item) for item in value), key=json.dumps)
     if isinstance(value, Mapping):
-        pairs = [[_identify(argument, k), _identify(argument, v)] for k, v in value.items()]
+        pairs = [
+            [_identify(argument, k), _identify(argument, v)] for k, v in value.items()
+        ]
         return sorted(pairs, key=json.dumps)
     if isinstance(value, functools.partial):
         parts = (value.func, value.args, value.keywords)

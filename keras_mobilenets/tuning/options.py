@@ -1,4 +1,4 @@
-"""How a search goes about its space: the options of `search` beside `Space`'s.
+"""What `search` is asked: its options beside `Space`'s, and all of them checked.
 
 As in settings.py, an option is one field: its default, its check and its help. No
 TensorFlow here.
@@ -10,18 +10,30 @@ import dataclasses
 import os
 import pickle
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from keras_mobilenets.architecture.arguments import (
     check_choice,
     check_flag,
     check_integer,
+    check_known,
     check_number,
 )
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.options import Check, check_path, none_or, option
-from keras_mobilenets.settings import Execution
+from keras_mobilenets.options import (
+    NOT_GIVEN,
+    Check,
+    check_options,
+    is_given,
+    none_or,
+    option,
+    options_of,
+)
+from keras_mobilenets.recipe import FIELDS
+from keras_mobilenets.settings import Execution, Settings, json_value, make_settings
+from keras_mobilenets.tuning.identity import identify
+from keras_mobilenets.tuning.space import RANGES, Space
 
 ORACLES = ("grid", "random", "bayesian", "hyperband")
 STRATEGIES = ("none", "mirrored")  # the others need processes of their own
@@ -145,3 +157,101 @@ def check_importable(name: str, function: Any) -> None:
             f"trial has one of its own; got {function!r}: write it into a module, or "
             "give isolate=False"
         )
+
+
+# What `search()` chooses where nothing is said: four points, a few minutes.
+QUICK = {"alphas": (0.35, 0.5), "resolutions": (32, 48)}
+
+# What a trial's settings take from its point.
+SETTLED = ("name", "alpha", "rho", "resolution")
+
+BUDGET = ("max_macs", "max_params", "max_memory", "max_latency_ms", "latency")
+DECISIVE = ("oracle", "prior", "strategy")  # of SearchOptions; a search may be extended
+OF_SPACE, OF_SEARCH = options_of(Space), options_of(SearchOptions)
+OF_RUNS = [name for name in (*options_of(Settings), *FIELDS) if name not in SETTLED]
+
+
+class Asked(NamedTuple):
+    """What `search` was asked, checked."""
+
+    space: Space  # without its budget, which needs the number of classes
+    budget: dict[str, Any]
+    arguments: dict[str, Any]  # of every trial, as `train` takes them
+    options: SearchOptions
+    identity: dict[str, Any]  # what must be equal to go on with a search
+
+
+def read_options(given: Mapping[str, Any]) -> Asked:
+    """Check all that `search` was given.
+
+    Raises:
+        UsageError: an unknown or impossible argument.
+    """
+    check_known("search()", given, [*OF_SPACE, *OF_SEARCH, *OF_RUNS])
+    options = SearchOptions(
+        **check_options(SearchOptions, {k: given[k] for k in given if k in OF_SEARCH})
+    )
+    budget = check_options(Space, {k: given[k] for k in given if k in BUDGET})
+    rest = {k: v for k, v in given.items() if k not in OF_SEARCH and k not in BUDGET}
+    space, arguments = read_space(rest, "search()")
+    runs = [networks(space, arguments, name)[0] for name in space.names]
+    identity = {
+        **{run.name: _without_point(run, space) for run in runs},
+        **{k: identify(k, getattr(space, k)) for k in OF_SPACE if k not in BUDGET},
+        **{k: identify(k, budget.get(k)) for k in BUDGET},
+        **{k: identify(k, getattr(options, k)) for k in DECISIVE},
+    }
+    return Asked(space, budget, arguments, options, json_value(identity))
+
+
+def read_space(given: Mapping[str, Any], where: str) -> tuple[Space, dict[str, Any]]:
+    """What is searched, and what every trial is given beside it, as `train` takes it.
+
+    Raises:
+        UsageError: an unknown or impossible argument.
+    """
+    check_known(where, given, [k for k in (*OF_SPACE, *OF_RUNS) if k not in BUDGET])
+    searched = {
+        name: value
+        for name, value in given.items()
+        if name in OF_SPACE
+        and is_given(OF_SPACE[name], value)
+        and (name not in RANGES or isinstance(value, Sequence))
+    }
+    arguments = {
+        name: value
+        for name, value in given.items()
+        if name in OF_RUNS and name not in searched and value is not NOT_GIVEN
+    }
+    if arguments.get("data", "digits") == "digits":
+        searched.setdefault("alphas", QUICK["alphas"])
+        if "rhos" not in searched:
+            searched.setdefault("resolutions", QUICK["resolutions"])
+    space = Space(**searched)
+    runs = [networks(space, arguments, name)[0] for name in space.names]
+    weights = runs[0].weights
+    if weights not in (None, "imagenet") and not os.path.isfile(weights):
+        raise UsageError(
+            f'weights must be None, "imagenet" or an existing file; got {weights!r}'
+        )
+    variant = {k: v for k, v in runs[0].variant.items() if k != "batch_norm_epsilon"}
+    return dataclasses.replace(space, variant=variant), arguments
+
+
+def networks(space: Space, arguments: dict[str, Any], name: str) -> list[Settings]:
+    """The settings of a run of a network, for each alpha, at the lowest of the rest."""
+    lowest = {field: bounds[0] for field, bounds in space.ranges.items()}
+    point = {**lowest, "name": name, "resolution": min(space.resolutions)}
+    return [
+        make_settings({**arguments, **point, "alpha": alpha}, where="search()")
+        for alpha in space.alphas
+    ]
+
+
+def _without_point(run: Settings, space: Space) -> dict[str, Any]:
+    """What all runs of a network have in common, in words."""
+    values = {k: v for k, v in run.as_dict().items() if k not in SETTLED}
+    values["recipe"] = {
+        k: v for k, v in values["recipe"].items() if k not in space.ranges
+    }
+    return values

@@ -63,7 +63,9 @@ class Chief(OracleServicer):
 
     def __init__(self, oracle: StoredOracle, on_result: Callable[[Trial], None]):
         super().__init__(oracle)
-        self.failure: Exception | None = None  # of ours, to which workers have no answer
+        self.failure: Exception | None = (
+            None  # of ours, to which workers have no answer
+        )
         self._on_result = on_result
         self._lock = threading.Lock()
         self._heard: dict[str, float] = {}  # tuner id: when; those sent away are out

@@ -1,4 +1,4 @@
-"""Runs what an oracle proposes, several trials at a time, each isolated from the rest."""
+"""Runs what an oracle proposes: trials, several at a time, each in a process."""
 
 from __future__ import annotations
 

@@ -7,31 +7,25 @@ import dataclasses
 import functools
 import os
 import pathlib
-import signal
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_mobilenets.architecture.arguments import check_known
 from keras_mobilenets.errors import SearchStopped, UsageError
-from keras_mobilenets.options import accepts, check_options, is_given, options_of
-from keras_mobilenets.recipe import FIELDS
-from keras_mobilenets.settings import Settings, make_settings
-from keras_mobilenets.tuning.identity import identify
+from keras_mobilenets.options import accepts
+from keras_mobilenets.stopping import stop_requests
 from keras_mobilenets.tuning.isolation import CallFailed, Server
-from keras_mobilenets.tuning.options import SearchOptions
-from keras_mobilenets.tuning.space import RANGES, Space
+from keras_mobilenets.tuning.options import (
+    Asked,
+    SearchOptions,
+    networks,
+    read_options,
+)
+from keras_mobilenets.tuning.space import Space
 
 if TYPE_CHECKING:
     from keras_mobilenets.tuning.results import SearchResult
     from keras_mobilenets.tuning.runner import Plan
-
-# What `search()` chooses where nothing is said: four points, a few minutes.
-QUICK = {"alphas": (0.35, 0.5), "resolutions": (32, 48)}
-
-# What a trial's settings take from its point.
-SETTLED = ("name", "alpha", "rho", "resolution")
+    from keras_mobilenets.tuning.stored_oracle import StoredOracle
 
 
 @accepts(Space, SearchOptions)
@@ -71,75 +65,150 @@ def search(
         result = km.search("photos", alphas=(0.35, 0.5, 1.0), max_macs=100e6)
         result.best(max_params=2e6)
     """
-    space, arguments, chosen = split_options({"data": data, **options})
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_stopping_on_signals())
-        # It imports TensorFlow while this process does.
-        server = stack.enter_context(Server()) if chosen.isolate else None
-
-        from keras_mobilenets.tuning import engine
-        from keras_mobilenets.tuning.runner import Plan
-
-        role = engine.role()
-        if role is not None and chosen.directory is None:
-            raise UsageError(
-                "directory must be given in a cluster, the same on all machines; got "
-                "None"
-            )
-        path = pathlib.Path(chosen.directory or "")
-        plan = Plan(path, space, arguments, chosen)
-        if role == "worker":
-            return work(plan, server)
+    asked = read_options({"data": data, **options})
+    with stop_requests(), contextlib.ExitStack() as stack:
         try:
-            return _search(plan, server, stack)
+            # It imports TensorFlow while this process does.
+            server = stack.enter_context(Server()) if asked.options.isolate else None
+            if engine_role() is not None and asked.options.directory is None:
+                raise UsageError(
+                    "directory must be given in a cluster, the same on all machines; "
+                    "got None"
+                )
+            if engine_role() == "worker":
+                return _join(asked, server)
+            return _search(asked, server)
+        except KeyboardInterrupt:
+            raise SearchStopped(
+                "asked to stop; what was found is kept: give the same command to go on"
+            ) from None
         except OSError as error:
             raise SearchStopped(
-                f"the search could not be written ({error}); give the same command to "
-                "resume it"
+                f"the search could not be written ({error}); what was found is kept: "
+                "give the same command to go on"
             ) from error
 
 
-def split_options(
-    given: Mapping[str, Any], where: str = "search()"
-) -> tuple[Space, dict[str, Any], SearchOptions]:
-    """What is searched, what every trial is given, and how: all of it checked.
+def engine_role() -> str | None:
+    from keras_mobilenets.tuning import engine  # it imports KerasTuner
 
-    Raises:
-        UsageError: an unknown or impossible argument.
-    """
-    of_space, of_search = options_of(Space), options_of(SearchOptions)
-    of_runs = [name for name in (*options_of(Settings), *FIELDS) if name not in SETTLED]
-    check_known(where, given, dict.fromkeys([*of_space, *of_search, *of_runs]))
-    chosen = {k: v for k, v in given.items() if k in of_search}
-    searched = {
-        name: value
-        for name, value in given.items()
-        if name in of_space
-        and is_given(of_space[name], value)
-        and (name not in RANGES or isinstance(value, Sequence))
-    }
-    arguments = {
-        k: v for k, v in given.items() if k not in of_search and k not in searched
-    }
-    arguments = {k: v for k, v in arguments.items() if k not in of_space or k in RANGES}
-    if arguments.get("data", "digits") == "digits":
-        searched.setdefault("alphas", QUICK["alphas"])
-        if "rhos" not in searched:
-            searched.setdefault("resolutions", QUICK["resolutions"])
-    unlimited = {k: v for k, v in searched.items() if not k.startswith("max_")}
-    space = Space(**unlimited)
-    runs = [_settings(arguments, space, name) for name in space.names]
-    variant = {k: v for k, v in runs[0].variant.items() if k != "batch_norm_epsilon"}
-    weights = runs[0].weights
-    if weights not in (None, "imagenet") and not os.path.isfile(weights):
-        raise UsageError(
-            f'weights must be None, "imagenet" or an existing file; got {weights!r}'
+    return engine.role()
+
+
+def _search(asked: Asked, server: Server | None) -> SearchResult:
+    """Be the one that decides what is tried."""
+    from keras_mobilenets.tuning.directory import INDEX, begin, claim, finish
+    from keras_mobilenets.tuning.local_cluster import serve
+    from keras_mobilenets.tuning.progress import Progress, rehearse
+    from keras_mobilenets.tuning.runner import Plan, Runner
+
+    space, options = asked.space, asked.options
+    with contextlib.ExitStack() as stack:
+        label = pathlib.Path(asked.arguments["data"]).name.replace(":", "_") or "data"
+        path = stack.enter_context(claim(options.directory, label, asked.identity))
+        scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        classes = _prepare(asked, server, path / INDEX, scratch / INDEX)
+        space = dataclasses.replace(space, classes=classes, **asked.budget)
+        plan = Plan(path.absolute(), space, asked.arguments, options)
+        epochs = max(
+            networks(space, asked.arguments, name)[0].recipe.epochs
+            for name in space.names
         )
-    # With the budget, which counts 1000 classes until the data is known.
-    space = dataclasses.replace(space, variant=variant)
-    limits = {k: v for k, v in searched.items() if k.startswith("max_")}
-    return (
-        _Limited(space, limits),
-        arguments,
-        SearchOptions(**check_options(SearchOptions, chosen)),
+        make = functools.partial(
+            make_oracle,
+            space=space,
+            max_trials=options.max_trials,
+            max_epochs=epochs,
+            seed=asked.arguments.get("seed", 0),
+            prior=options.prior,
+        )
+        oracle = make(options.oracle)
+        oracle.folder = plan.path
+        oracle.take_up()
+        begin(path, asked.identity, scratch / INDEX)
+        oracle.save()
+        progress = Progress(
+            oracle,
+            space,
+            path,
+            epochs=epochs,
+            at_a_time=options.workers * max(options.cluster, 1),
+            # As many trials, and quicker than Gaussian processes.
+            plan=rehearse(
+                make("random" if options.oracle == "bayesian" else options.oracle)
+            ),
+            verbose=options.verbose,
+        )
+        progress.begin()
+        if options.cluster:
+            serve(
+                oracle,
+                progress,
+                workers=options.cluster,
+                job=(work, (plan,)),
+                logs=path,
+            )
+        elif engine_role() == "chief":
+            serve(oracle, progress)
+        else:
+            Runner(plan, oracle, server, progress).run()
+        result = progress.end()
+        finish(path)
+        return result
+
+
+def _join(asked: Asked, server: Server | None) -> None:
+    """Be a worker of a chief that was started by itself."""
+    from keras_mobilenets.tuning.runner import Plan
+
+    path = pathlib.Path(asked.options.directory or "").absolute()
+    work(Plan(path, asked.space, asked.arguments, asked.options), server)
+
+
+def work(plan: Plan, server: Server | None = None) -> None:
+    """Be a worker: run what the chief hands out, until it has no more."""
+    from keras_mobilenets.tuning.protocol import Client
+    from keras_mobilenets.tuning.runner import Runner
+
+    with contextlib.ExitStack() as stack:
+        if server is None and plan.options.isolate:
+            server = stack.enter_context(Server())
+        oracle = make_oracle("grid", space=plan.space)  # which says the objective
+        Runner(plan, Client(oracle), server).run(os.environ["KERASTUNER_TUNER_ID"])
+
+
+def make_oracle(kind: str, **settings: Any) -> StoredOracle:
+    """The oracle of a search."""
+    import keras_tuner
+
+    from keras_mobilenets.tuning import oracles
+
+    # With its direction: to find that out KerasTuner would start TensorFlow.
+    objective = keras_tuner.Objective("val_accuracy", "max")
+    return oracles.make_oracle(kind, objective=objective, **settings)
+
+
+def _prepare(
+    asked: Asked, server: Server | None, index: pathlib.Path, save_index: pathlib.Path
+) -> int:
+    """The number of classes, found where TensorFlow may start."""
+    from keras_mobilenets.tuning.trial import prepare
+
+    arguments = (
+        [
+            settings
+            for name in asked.space.names
+            for settings in networks(asked.space, asked.arguments, name)
+        ],
+        asked.options.strategy,
+        index if index.is_file() else None,
+        save_index,
     )
+    if server is None:
+        return prepare(*arguments)
+    try:
+        return server.call(prepare, *arguments)
+    except CallFailed as failure:
+        if isinstance(failure.__cause__, UsageError):
+            raise failure.__cause__ from None
+        raise SearchStopped(f"the data could not be read: {failure}") from failure

@@ -283,7 +283,8 @@ class Space:
 
         asked = itertools.product(self.names, self.alphas, self.resolutions)
         nearest = sorted(
-            (self.point(*key) for key in asked), key=lambda p: largest_fraction(p, limits)
+            (self.point(*key) for key in asked),
+            key=lambda p: largest_fraction(p, limits),
         )
         message = (
             f"{' and '.join(f'{k}={v:g}' for k, v in limits.items())} must leave at "

@@ -45,7 +45,9 @@ def run_trial(task: Task) -> dict[str, float]:
     """Train one trial; the metrics of the weights that it leaves."""
     run = _run_when_free(task)
     with open(run.workdir / workdir.HISTORY, newline="") as file:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        rows = [
+            {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)
+        ]
     write_board(run.workdir / workdir.TENSORBOARD, task.values, rows)
     best = min(rows, key=lambda row: row.get("val_loss", float("inf")))
     kept = best if run.report["weights"] == "best" else rows[-1]
