@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import glob
 import json
-import os
 import sys
-import tempfile
 from typing import Any
 
 import keras_mobilenets as km
 from keras_mobilenets import cluster
+from keras_mobilenets.cluster import is_chief, read_task
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.options import NOT_GIVEN, given_options, parse_value
 from keras_mobilenets.recipe import Recipe, difference, get_recipe
 from keras_mobilenets.settings import Execution, Settings
+from keras_mobilenets.startup import start_tensorflow
+from keras_mobilenets.stopping import stop_requests
 from keras_mobilenets.text import count, table
 from keras_mobilenets.tuning.options import SearchOptions
 from keras_mobilenets.tuning.space import Space
-
-
-def _start_tensorflow() -> None:
-    """Import TensorFlow without its notices.
-
-    TensorFlow 2.21 writes some straight to the descriptor, before it reads its log
-    level. A user's own TF_CPP_MIN_LOG_LEVEL lets all through.
-    """
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as notices:
-        os.dup2(notices.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            if not glob.glob("/dev/nvidia*"):
-                # Without a GPU, looking for one complains of CUDA: do it here.
-                tf.config.list_physical_devices()
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -77,17 +53,12 @@ def _print_json(value: Any) -> None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    _start_tensorflow()
     options = given_options(arguments, Settings, Execution, Recipe)
-    run = km.train(**{"verbose": not arguments.json, **options})
-    if arguments.json and _is_first():
+    with stop_requests():  # already while TensorFlow starts
+        start_tensorflow()
+        run = km.train(**{"verbose": not arguments.json, **options})
+    if arguments.json and is_chief(read_task()):
         _print_json(run.report)
-
-
-def _is_first() -> bool:
-    """Whether this is the process of a cluster that speaks for all."""
-    task = cluster.read_task()
-    return task is None or task.index == 0
 
 
 def launch(arguments: argparse.Namespace) -> int:
@@ -98,13 +69,13 @@ def launch(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    _start_tensorflow()
+    start_tensorflow()
     result = km.evaluate(
         arguments.workdir,
         **_given(arguments, "data", "split", "data_dir", "strategy", "cpu_replicas"),
         verbose=not arguments.json,
     )
-    if not _is_first():
+    if not is_chief(read_task()):
         return
     if arguments.json:
         _print_json(result)
@@ -117,7 +88,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    _start_tensorflow()
+    start_tensorflow()
     results = km.predict(arguments.images, arguments.workdir, top=arguments.top)
     if arguments.json:
         return _print_json(results)
@@ -138,7 +109,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    _start_tensorflow()
+    start_tensorflow()
     devices = _given(arguments, "strategy", "cpu_replicas", "batch_size")
     strategy = _given(arguments, "strategy", "cpu_replicas")
     if strategy:  # before TensorFlow is used
@@ -194,7 +165,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def search(arguments: argparse.Namespace) -> int:
-    _start_tensorflow()
+    start_tensorflow()
     options = given_options(arguments, Space, SearchOptions, Settings, Recipe)
     options["names"] = arguments.names or None
     result = km.search(**{"verbose": not arguments.json, **options})

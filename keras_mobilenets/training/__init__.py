@@ -1,7 +1,17 @@
 """The recipe at work: optimizer, schedule, batch norm, averages, train, evaluate."""
 
+import keras as _keras
+
+from keras_mobilenets.errors import UsageError as _UsageError
+
+if _keras.config.backend() != "tensorflow":
+    raise _UsageError(
+        "training needs Keras on TensorFlow; got the backend "
+        f"{_keras.config.backend()!r}: set KERAS_BACKEND=tensorflow before Keras is "
+        "imported (keras_mobilenets.build works on every backend)"
+    )
+
 from keras_mobilenets.training.averaging import averaged_weights as averaged_weights
-from keras_mobilenets.training.batch_norm import recalibrate as recalibrate
 from keras_mobilenets.training.checkpoint import (
     restore_checkpoint as restore_checkpoint,
 )
@@ -15,3 +25,4 @@ from keras_mobilenets.training.inference import predict as predict
 from keras_mobilenets.training.optimizer import RMSprop as RMSprop
 from keras_mobilenets.training.preflight import check_scale as check_scale
 from keras_mobilenets.training.preflight import preflight as preflight
+from keras_mobilenets.training.recalibration import recalibrate as recalibrate

@@ -15,7 +15,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.data import Splits
-from keras_mobilenets.training.averaging import get_average
 from keras_mobilenets.training.inference import Measure, make_measure
 
 ROUND = 20  # steps of each worker between two looks at the run
@@ -52,8 +51,7 @@ def fit(
 
     @tf.function(autograph=False)
     def step(batches: Any) -> dict[str, tf.Tensor]:
-        images, labels = next(batches)
-        return strategy.run(_train_step, args=(model, images, labels))
+        return strategy.run(model.train_step, args=(next(batches),))
 
     heard = keras.callbacks.CallbackList(
         callbacks,
@@ -84,25 +82,6 @@ def fit(
         if model.stop_training:
             break
     heard.on_train_end()
-
-
-def _train_step(
-    model: keras.Model, images: tf.Tensor, labels: tf.Tensor
-) -> dict[str, tf.Tensor]:
-    """A step, and its own loss and accuracy: metrics are not for several workers."""
-    average = get_average(model)
-    step = tf.convert_to_tensor(model.optimizer.iterations)
-    with tf.GradientTape() as tape:
-        scores = model(images, training=True)
-        loss = model.compute_loss(images, labels, scores)
-    gradients = tape.gradient(loss, model.trainable_weights)
-    model.optimizer.apply_gradients(
-        zip(gradients, model.trainable_weights, strict=True)
-    )
-    if average:
-        average.update(step)
-    right = tf.equal(tf.argmax(scores, axis=-1), tf.cast(labels, tf.int64))
-    return {"accuracy": tf.reduce_mean(tf.cast(right, tf.float32)), "loss": loss}
 
 
 def _means(taken: list[dict[str, float]]) -> dict[str, float]:

@@ -4,115 +4,169 @@ slim averages every model variable, the batch-norm statistics included, with
 `num_updates`: the decay of step n (from 0) is min(decay, (1 + n) / (10 + n)), so
 that a short run is not dominated by its initial values (train_image_classifier.py;
 tf.train.ExponentialMovingAverage).
+
+They are a variable of the optimizer: Keras saves and restores them with the model.
 """
 
 from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets.training.step import (
+    bind,
+    check_compiled,
+    find_model,
+    recipe_optimizer,
+)
 
-class ModelAverage:
-    """The averages of one model's variables; updated inside its training step.
 
-    They lie end to end in one variable: a step of MobileNetV2 then has one update
-    to trace and run, not 262.
+class OfRecipe:
+    """What makes a Keras optimizer that of a recipe: before it in a class' bases.
+
+    `recipe` is what the training step needs to know of a recipe: `ema_decay`,
+    `synchronize_batch_norm`, `weight_decay`, `weight_decay_scope`. It is part of the
+    optimizer's configuration, so a model that Keras loads, whose optimizer it then
+    builds, is bound to its recipe's step again. None: a plain Keras optimizer.
     """
 
-    def __init__(self, model: keras.Model, decay: float):
-        self.decay = float(decay)
-        self._model = weakref.proxy(model)
-        self.flat = keras.Variable(
-            self._flatten([variable.value for variable in model.weights]),
-            trainable=False,
-            name="averages",
-        )
+    FIELDS = (
+        "ema_decay",
+        "synchronize_batch_norm",
+        "weight_decay",
+        "weight_decay_scope",
+    )
 
-    def _flatten(self, values: list[Any]) -> tf.Tensor:
-        dtype = values[0].dtype
-        return tf.concat([tf.reshape(tf.cast(v, dtype), [-1]) for v in values], axis=0)
+    def __init__(
+        self, *args: Any, recipe: Mapping[str, Any] | None = None, **kwargs: Any
+    ):
+        super().__init__(*args, **kwargs)
+        self.recipe = None if recipe is None else {f: recipe[f] for f in self.FIELDS}
+        self.averages: keras.Variable | None = None  # all of them, end to end
+        self._model_of: Any = None
 
-    @property
-    def averages(self) -> list[np.ndarray]:
-        """The average of every variable, in the order of `model.get_weights()`."""
-        shapes = [tuple(variable.shape) for variable in self._model.weights]
-        ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-        parts = np.split(keras.ops.convert_to_numpy(self.flat), ends[:-1])
-        return [p.reshape(shape) for p, shape in zip(parts, shapes, strict=True)]
+    def attach(self, model: keras.Model) -> None:
+        """Tell the optimizer which model's variables it is to average."""
+        self._model_of = weakref.ref(model)
 
-    def update(self, num_updates: Any) -> None:
-        """Move the averages one step; called in a replica or outside of any."""
-        n = tf.cast(num_updates, tf.float64)
-        rate = 1 - tf.minimum(tf.constant(self.decay, tf.float64), (1 + n) / (10 + n))
+    def build(self, variables: list[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        if self.recipe is None:
+            return
+        if self._model_of is None:
+            bind(find_model(self))
+        if self.recipe["ema_decay"] is not None:
+            # One variable: a step of MobileNetV2 has one update to trace, not 262.
+            model = self._model_of()
+            self.averages = self.add_variable(
+                shape=(sum(int(np.prod(v.shape)) for v in model.weights),),
+                dtype=keras.backend.result_type("float32", model.weights[0].dtype),
+                initializer=lambda shape, dtype: _concat(
+                    [v.value for v in model.weights], dtype
+                ),
+                name="averages",
+            )
 
-        def move(average: tf.Variable, values: list[Any], rate: tf.Tensor) -> None:
-            rate = tf.cast(rate, average.dtype)
-            average.assign_sub((average - self._flatten(values)) * rate)
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        step = tf.convert_to_tensor(self._iterations)
+        super().apply(grads, trainable_variables)
+        if self.averages is not None:
+            self._move_averages(step)
+
+    def _move_averages(self, step: tf.Tensor) -> None:
+        """In a replica, or outside of any."""
+        n = tf.cast(step, tf.float64)
+        decay = tf.constant(self.recipe["ema_decay"], tf.float64)
+        rate = tf.cast(1 - tf.minimum(decay, (1 + n) / (10 + n)), self.averages.dtype)
+        model = self._model_of()
+
+        def move(averages: tf.Variable, values: list[Any], rate: tf.Tensor) -> None:
+            averages.assign_sub((averages - _concat(values, averages.dtype)) * rate)
 
         def move_on_every_device(strategy: tf.distribute.Strategy, rate: tf.Tensor):
-            values = [variable.value for variable in self._model.weights]
+            values = [variable.value for variable in model.weights]
             strategy.extended.update(
-                self.flat.value, move, args=(values, rate), group=False
+                self.averages.value, move, args=(values, rate), group=False
             )
 
         context = tf.distribute.get_replica_context()
         context.merge_call(move_on_every_device, args=(rate,))
 
-
-# Beside the models, not on them: a Keras model would take the averages for weights.
-_AVERAGES: weakref.WeakKeyDictionary[keras.Model, ModelAverage] = (
-    weakref.WeakKeyDictionary()
-)
+    def get_config(self) -> dict[str, Any]:
+        recipe = {} if self.recipe is None else {"recipe": dict(self.recipe)}
+        return {**super().get_config(), **recipe}
 
 
-def average_model(model: keras.Model, decay: float | None) -> None:
-    """Keep averages of `model` from now on, or with None stop keeping them."""
-    inner = getattr(model.train_step, "unaveraged", model.train_step)
-    if decay is None:
-        _AVERAGES.pop(model, None)
-        model.train_step = inner
-        return
-    average = _AVERAGES[model] = ModelAverage(model, decay)
-
-    def train_step(data: Any) -> dict[str, tf.Tensor]:
-        step = tf.convert_to_tensor(model.optimizer.iterations)
-        logs = inner(data)
-        average.update(step)
-        return logs
-
-    train_step.unaveraged = inner
-    model.train_step = train_step
+def _concat(values: list[Any], dtype: Any) -> tf.Tensor:
+    return tf.concat([tf.reshape(tf.cast(v, dtype), [-1]) for v in values], axis=0)
 
 
-def get_average(model: keras.Model) -> ModelAverage | None:
-    """The averages that `compile` with an `ema_decay` keeps of this model."""
-    return _AVERAGES.get(model)
+def get_averages(model: keras.Model) -> list[np.ndarray] | None:
+    """The average of every weight, in the order of `model.get_weights()`.
+
+    None where none are kept: the recipe has no `ema_decay`.
+    """
+    flat = getattr(recipe_optimizer(model), "averages", None)
+    if flat is None:
+        return None
+    shapes = [tuple(variable.shape) for variable in model.weights]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    parts = np.split(keras.ops.convert_to_numpy(flat), ends[:-1])
+    return [p.reshape(shape) for p, shape in zip(parts, shapes, strict=True)]
+
+
+def set_averages(model: keras.Model, values: list[np.ndarray]) -> None:
+    """Replace the averages by `values`, in the order of `model.get_weights()`."""
+    flat = recipe_optimizer(model).averages
+    flat.assign(np.concatenate([np.ravel(value) for value in values]))
 
 
 @contextlib.contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
     """Within the block the model has its averaged weights; after it, its own.
 
-    Does nothing for a model compiled without `ema_decay`.
+    They are for inference: what `model.save` writes within the block is the network
+    alone, and loads wherever Keras does. Changes nothing for a model without averages
+    (`ema_decay=None`), or before its first step.
+
+    Raises:
+        UsageError: the model is not compiled.
 
     Example:
         with km.averaged_weights(model):
             model.evaluate(splits.test)
             model.save("averaged.keras")
     """
-    average = get_average(model)
-    if average is None:
-        yield model
-        return
+    check_compiled(model)
+    optimizer = model.optimizer
+    averages = get_averages(model) if int(np.array(optimizer.iterations)) else None
     own = [np.array(variable) for variable in model.weights]
-    model.set_weights(average.averages)
+    if averages is not None:
+        model.set_weights(averages)
+
+    def save(*args: Any, **kwargs: Any) -> None:
+        model.optimizer = None  # its slots belong to the other weights
+        try:
+            type(model).save(model, *args, **kwargs)
+        finally:
+            model.optimizer = optimizer
+
+    nested = "get_compile_config" in vars(model)
+    if not nested:
+        model.get_compile_config = lambda: None
+        model.save = save
     try:
         yield model
     finally:
-        model.set_weights(own)
+        if not nested:
+            del model.get_compile_config, model.save
+        if averages is not None:
+            model.set_weights(own)

@@ -1,132 +1,102 @@
 """Batch normalisation as slim computes it, on plain Keras layers.
 
-Keras 3 computes batch norm from elementary operations; TensorFlow's fused kernel
-is two to three times faster, and it feeds the *unbiased* batch variance into the
-moving variance, as slim's did. `use_fused` changes how the layers of a model
-compute, not what they are: they stay `keras.layers.BatchNormalization` and save
-and load as such.
+Keras 3 computes batch norm from elementary operations; TensorFlow's fused kernel is
+two to three times faster, and it feeds the *unbiased* batch variance into the moving
+variance, as slim's did.
+
+`make_call` gives what a layer of a bound model calls instead of its own `call` (see
+step.py). Other frameworks exchange the layers of a network for synchronised ones;
+`compile` gives back the model that it got, whose graph holds its layers for good, so
+here a layer keeps its class, configuration and file format, and only computes
+otherwise while a recipe trains it. There are three ways: the kernel alone; the kernel
+with statistics that are put together from several parts; and plain operations in
+float64, which the kernel does not know.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_mobilenets.errors import UsageError
+from keras_mobilenets.training.outputs import all_layers
 
-FUSED_DTYPES = ("float16", "bfloat16", "float32")  # of FusedBatchNormV3
+KERNEL_DTYPES = ("float16", "bfloat16", "float32")  # of FusedBatchNormV3
 PIXELS_A_ROW = 16  # times any number of channels fills vectors of 16
 
-
-def _batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    return [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
+BatchNorm = keras.layers.BatchNormalization
 
 
-def _replicas() -> int:
-    return tf.distribute.get_strategy().num_replicas_in_sync
+def batch_norms(model: keras.Model) -> list[BatchNorm]:
+    """The batch-norm layers of a model, and of the models in it."""
+    return [layer for layer in all_layers(model) if isinstance(layer, BatchNorm)]
 
 
-def _move(average: keras.Variable, value: tf.Tensor, momentum: float) -> None:
-    """average -= (average - value) * (1 - momentum), as slim's moving averages."""
-    old = tf.convert_to_tensor(average)
-    average.assign(old - (old - tf.cast(value, old.dtype)) * (1.0 - momentum))
+def make_call(layer: BatchNorm, synchronized: bool) -> Callable[..., tf.Tensor]:
+    """What `layer` computes under a recipe, in the place of `layer.call`.
 
-
-def _move_statistics(
-    layer: keras.layers.BatchNormalization,
-    mean: tf.Tensor,
-    variance: tf.Tensor,
-    count: tf.Tensor,
-) -> None:
-    """Move the layer's statistics; `variance` is biased, and moves it unbiased."""
-    unbiased = variance * count / tf.maximum(count - 1, 1)
-    _move(layer.moving_mean, mean, layer.momentum)
-    _move(layer.moving_variance, unbiased, layer.momentum)
-
-
-@tf.function  # traced once a shape, not once a layer: a third off the first step
-@tf.custom_gradient
-def _normalize_batch(
-    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: tf.Tensor
-) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], Any]:
-    """x normalised by its own statistics, with its mean and biased variance.
-
-    Seen as rows of up to sixteen pixels (which needs no copy), an odd number of
-    channels fills the processor's vectors too.
+    `synchronized`: batch statistics are those of all replicas, not of each.
     """
-    _, height, width, channels = x.shape
-    wide = math.gcd((height or 1) * (width or 1), PIXELS_A_ROW)
-    shape = tf.shape(x)
-    count = tf.cast(tf.reduce_prod(shape[:3]), x.dtype)
-    rows = tf.reshape(x, [-1, wide * channels])
-
-    ones = tf.ones([1, tf.shape(rows)[0]], x.dtype)
-
-    def mean_of(t: tf.Tensor) -> tf.Tensor:
-        by_column = tf.reshape(ones @ t, [wide, channels])  # quicker than reduce_sum
-        return tf.reduce_sum(by_column, axis=0) / count
-
-    def spread(per_channel: tf.Tensor) -> tf.Tensor:
-        return tf.tile(per_channel, [wide])
-
-    mean = mean_of(rows)
-    wide_mean = spread(mean)
-    centred = rows - wide_mean
-    variance = mean_of(tf.square(centred))
-    inverse = tf.math.rsqrt(variance + epsilon)
-    scale = spread(inverse * gamma)
-    y = centred * scale + spread(beta)
-
-    def gradient(dy: tf.Tensor, *unused: tf.Tensor) -> tuple[Any, ...]:
-        # Ioffe and Szegedy 2015, arXiv:1502.03167, section 3.
-        dy = tf.reshape(dy, [-1, wide * channels])
-        centred = rows - wide_mean  # again: keeping it would double the memory
-        mean_dy = mean_of(dy)
-        mean_dy_normal = mean_of(dy * centred) * inverse
-        dx = dy - spread(mean_dy) - centred * spread(mean_dy_normal * inverse)
-        dx = tf.reshape(dx * scale, shape)
-        return dx, mean_dy_normal * count, mean_dy * count, None
-
-    return (tf.reshape(y, shape), mean, variance), gradient
+    fusable = (
+        layer.scale
+        and layer.center
+        and not layer.renorm
+        and layer.input_spec is not None
+        and layer.input_spec.ndim == 4
+        and layer.axis in (-1, 3)
+    )
+    return functools.partial(_normalize if fusable else _keras, layer, synchronized)
 
 
-def _all_replicas_statistics(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Mean, biased variance and number of pixels over the batches of all replicas."""
-    moments = tf.nn.moments(x, [0, 1, 2])
-    mean, variance = (tf.cast(moment, tf.float64) for moment in moments)
-    count = tf.cast(tf.size(x[..., 0]), tf.float64)
-    all_of_them = _over_replicas(mean, variance, count)
-    return tuple(tf.cast(value, x.dtype) for value in all_of_them)
+def _keras(layer: BatchNorm, synchronized: bool, *args: Any, **kwargs: Any) -> Any:
+    """Keras' own computation, of layers that the kernel does not fit."""
+    kept = layer.synchronized
+    # Only meanwhile: a file that says so is refused by Keras on JAX and PyTorch.
+    layer.synchronized = synchronized
+    try:
+        return type(layer).call(layer, *args, **kwargs)
+    finally:
+        layer.synchronized = kept
 
 
-def _over_replicas(
-    mean: tf.Tensor, variance: tf.Tensor, count: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The moments of all replicas' batches from those of each, in float64.
-
-    There the difference of two large squares does no harm.
-    """
-    sums = [count, count * mean, count * (variance + tf.square(mean))]
-    context = tf.distribute.get_replica_context()
-    count, total, squares = context.all_reduce("sum", sums)
-    mean = total / count
-    return mean, tf.maximum(squares / count - tf.square(mean), 0), count
-
-
-def _fused(
-    layer: keras.layers.BatchNormalization, x: tf.Tensor, training: bool
+def _normalize(
+    layer: BatchNorm,
+    synchronized: bool,
+    inputs: tf.Tensor,
+    training: bool | None = None,
+    mask: Any = None,
 ) -> tf.Tensor:
+    if mask is not None:
+        return _keras(layer, synchronized, inputs, training=training, mask=mask)
+    training = bool(training) and layer.trainable
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    together = training and synchronized and replicas > 1
+    if keras.backend.standardize_dtype(inputs.dtype) not in KERNEL_DTYPES:
+        return _elementary(layer, inputs, training, together)
+    wide = _pixels_a_row(inputs.shape) if training else 1
+    if together or wide > 1:
+        return _kernel_in_parts(layer, inputs, wide, together)
+    return _kernel_alone(layer, inputs, training)
+
+
+def _pixels_a_row(shape: tf.TensorShape) -> int:
+    """How many pixels to take for one, so that channels fill the CPU's vectors.
+
+    The kernel is slow there where channels are no multiple of four. Seen as rows of
+    pixels, which needs no copy, they are.
+    """
+    _, height, width, channels = shape
+    if channels % 4 == 0 or tf.config.list_physical_devices("GPU"):
+        return 1
+    return math.gcd((height or 1) * (width or 1), PIXELS_A_ROW)
+
+
+def _kernel_alone(layer: BatchNorm, x: tf.Tensor, training: bool) -> tf.Tensor:
     # The kernel moves the statistics it is given, the variance by the unbiased one.
     outputs = tf.raw_ops.FusedBatchNormV3(
         x=x,
@@ -144,161 +114,143 @@ def _fused(
     return outputs.y
 
 
-def _fused_together(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tensor:
-    """The fused kernels, with the statistics of the batches of all replicas.
+def _kernel_in_parts(
+    layer: BatchNorm, x: tf.Tensor, wide: int, together: bool
+) -> tf.Tensor:
+    """The kernel, with one set of statistics from those of several parts.
 
-    Elementary operations would move the map through memory twice as often.
+    Parts are the batches of all replicas (`together`), and the `wide` pixels of a
+    row. Elementary operations would move the map through memory more often.
     """
     gamma, beta = (tf.convert_to_tensor(v) for v in (layer.gamma, layer.beta))
-    none = tf.zeros([0], gamma.dtype)
-    kernel = tf.raw_ops.FusedBatchNormV3
-    settings = {"epsilon": layer.epsilon, "is_training": False}
-    context = tf.distribute.get_replica_context()
+    channels, none = x.shape[-1], tf.zeros([0], gamma.dtype)
+    kernel = functools.partial(tf.raw_ops.FusedBatchNormV3, epsilon=layer.epsilon)
+    shape, static = tf.shape(x), x.shape
+
+    def spread(per_channel: tf.Tensor) -> tf.Tensor:
+        return tf.tile(per_channel, [wide])
+
+    def parts(per_column: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.reshape(per_column, [wide, channels]), tf.float64)
 
     @tf.custom_gradient
     def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
-        zeros, ones = tf.zeros_like(gamma), tf.ones_like(gamma)
+        if wide > 1:
+            x = tf.reshape(x, [-1, 1, 1, wide * channels])
+        ones = spread(tf.ones_like(gamma))
         own = kernel(
-            x=x, scale=ones, offset=zeros, mean=none, variance=none,
-            epsilon=layer.epsilon, is_training=True,
-        )  # fmt: skip
+            x=x, scale=ones, offset=ones, mean=none, variance=none, is_training=True
+        )
         # The kernel's variance is the unbiased one.
         size = tf.cast(tf.size(x[..., 0]), tf.float64)
-        biased = tf.cast(own.batch_variance, tf.float64) * (size - 1) / size
-        mean, variance, count = _over_replicas(
-            tf.cast(own.batch_mean, tf.float64), biased, size
-        )
-        mean, variance, count = (
-            tf.cast(value, gamma.dtype) for value in (mean, variance, count)
-        )
+        biased = parts(own.batch_variance) * (size - 1) / size
+        moments = _pool(parts(own.batch_mean), biased, size, together)
+        mean, variance, count = (tf.cast(m, gamma.dtype) for m in moments)
         y = kernel(
-            x=x, scale=gamma, offset=beta, mean=mean, variance=variance, **settings
+            x=x,
+            scale=spread(gamma),
+            offset=spread(beta),
+            mean=spread(mean),
+            variance=spread(variance),
+            is_training=False,
         ).y
 
         def gradient(dy: tf.Tensor, *_: Any) -> tuple[tf.Tensor, ...]:
-            # As if the statistics were constants; then what flows through them.
+            # As if the statistics were constants; then what flows through them. In
+            # float32, and rounded once: half precision would lose the difference.
+            dy, wide_x = (tf.cast(t, gamma.dtype) for t in (dy, x))
             straight = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=dy, x=x, scale=gamma, reserve_space_1=mean,
-                reserve_space_2=variance, reserve_space_3=none, **settings,
-            )  # fmt: skip
-            dgamma, dbeta = straight.scale_backprop, straight.offset_backprop
-            sums = [tf.cast(d, tf.float64) for d in (dbeta, dgamma)]
-            sums = context.all_reduce("sum", sums)
-            by_beta, by_gamma = (tf.cast(d, gamma.dtype) / count for d in sums)
+                y_backprop=tf.reshape(dy, tf.shape(x)),
+                x=wide_x,
+                scale=spread(gamma),
+                reserve_space_1=spread(mean),
+                reserve_space_2=spread(variance),
+                reserve_space_3=none,
+                epsilon=layer.epsilon,
+                is_training=False,
+            )
+            own = [
+                tf.reduce_sum(parts(d), axis=0)
+                for d in (straight.scale_backprop, straight.offset_backprop)
+            ]
+            sums = _over_replicas(own) if together else own
+            by_gamma, by_beta = (tf.cast(d, gamma.dtype) / count for d in sums)
             inverse = tf.math.rsqrt(variance + layer.epsilon)
             slope = -gamma * tf.square(inverse) * by_gamma
             shift = -gamma * inverse * by_beta - slope * mean
-            through = tf.cast(slope, x.dtype) * x + tf.cast(shift, x.dtype)
-            return straight.x_backprop + through, dgamma, dbeta
+            dx = straight.x_backprop + (spread(slope) * wide_x + spread(shift))
+            dx = tf.reshape(tf.cast(dx, x.dtype), shape)
+            return dx, *(tf.cast(d, gamma.dtype) for d in own)
 
-        return (y, mean, variance, count), gradient
+        return (tf.reshape(y, shape), mean, variance, count), gradient
 
     y, mean, variance, count = normalize(x, gamma, beta)
     _move_statistics(layer, mean, variance, count)
-    return y
+    return tf.ensure_shape(y, static)
 
 
 def _elementary(
-    layer: keras.layers.BatchNormalization, x: tf.Tensor, training: bool
+    layer: BatchNorm, x: tf.Tensor, training: bool, together: bool
 ) -> tf.Tensor:
-    """What the fused kernel computes, where it does not reach or is slow."""
-    gamma, beta = (tf.cast(v, x.dtype) for v in (layer.gamma, layer.beta))
     mean, variance = layer.moving_mean, layer.moving_variance
-    if not training or (layer.synchronized and _replicas() > 1):
-        if training:
-            mean, variance, count = _all_replicas_statistics(x)
-        y = tf.nn.batch_normalization(
-            x,
-            tf.cast(mean, x.dtype),
-            tf.cast(variance, x.dtype),
-            beta,
-            gamma,
-            layer.epsilon,
-        )
-    else:
-        epsilon = tf.constant(layer.epsilon, x.dtype)
-        y, mean, variance = _normalize_batch(x, gamma, beta, epsilon)
-        y = tf.ensure_shape(y, x.shape)
-        count = tf.cast(tf.size(x[..., 0]), x.dtype)
     if training:
+        mean, variance = tf.nn.moments(x, [0, 1, 2])
+        size = tf.cast(tf.size(x[..., 0]), x.dtype)
+        mean, variance, count = _pool(mean[None], variance[None], size, together)
         _move_statistics(layer, mean, variance, count)
-    return y
-
-
-def _call(
-    layer: keras.layers.BatchNormalization,
-    inputs: tf.Tensor,
-    training: bool | None = None,
-    mask: Any = None,
-) -> tf.Tensor:
-    training = bool(training) and layer.trainable
-    dtype = keras.backend.standardize_dtype(inputs.dtype)
-    if dtype not in FUSED_DTYPES:
-        return _elementary(layer, inputs, training)
-    synchronized = layer.synchronized and _replicas() > 1
-    # On CPUs the fused kernel is slow where channels do not fill a vector of four.
-    ragged = inputs.shape[-1] % 4 and not tf.config.list_physical_devices("GPU")
-    if training and synchronized:
-        return _fused_together(layer, inputs)
-    if training and ragged:
-        outputs = _elementary(layer, tf.cast(inputs, "float32"), training)
-        return tf.cast(outputs, layer.compute_dtype)
-    return _fused(layer, inputs, training)
-
-
-def _fusable(layer: keras.layers.BatchNormalization) -> bool:
-    return (
-        layer.scale
-        and layer.center
-        and not layer.renorm
-        and layer.input_spec is not None
-        and layer.input_spec.ndim == 4
-        and layer.axis in (-1, 3)
+    mean, variance, beta, gamma = (
+        tf.cast(value, x.dtype) for value in (mean, variance, layer.beta, layer.gamma)
     )
+    return tf.nn.batch_normalization(x, mean, variance, beta, gamma, layer.epsilon)
 
 
-def use_fused(
-    model: keras.Model, momentum: float | None = None, synchronized: bool = False
+def _over_replicas(sums: list[tf.Tensor]) -> list[tf.Tensor]:
+    return tf.distribute.get_replica_context().all_reduce("sum", sums)
+
+
+def _pool(
+    means: tf.Tensor, variances: tf.Tensor, size: tf.Tensor, together: bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Mean, biased variance and count of parts [parts, channels] of `size` each.
+
+    In float64, where the difference of two large squares does no harm.
+    """
+    count = size * tf.cast(tf.shape(means)[0], size.dtype)
+    total = size * tf.reduce_sum(means, axis=0)
+    squares = size * tf.reduce_sum(variances + tf.square(means), axis=0)
+    if together:
+        count, total, squares = _over_replicas([count, total, squares])
+    mean = total / count
+    return mean, tf.maximum(squares / count - tf.square(mean), 0), count
+
+
+def _move_statistics(
+    layer: BatchNorm, mean: tf.Tensor, variance: tf.Tensor, count: tf.Tensor
 ) -> None:
-    """Let the model's batch norms compute with TensorFlow's fused kernel.
+    """average -= (average - value) * (1 - momentum), as slim; unbiased variance."""
+    unbiased = variance * count / tf.maximum(count - 1, 1)
+    for average, value in (
+        (layer.moving_mean, mean),
+        (layer.moving_variance, unbiased),
+    ):
+        old = tf.convert_to_tensor(average)
+        average.assign(old - (old - tf.cast(value, old.dtype)) * (1 - layer.momentum))
 
-    `momentum` (None keeps it) and `synchronized` (batch statistics over all
-    replicas of a strategy) are set on every layer.
+
+def average_statistics(layers: list[BatchNorm]) -> None:
+    """Within a replica: the moving statistics become the mean of all replicas'.
+
+    In one message. Replicas that keep statistics of their own batches stay copies of
+    each other so.
     """
-    for layer in _batch_norms(model):
-        if momentum is not None:
-            layer.momentum = float(momentum)
-        layer.synchronized = synchronized
-        if _fusable(layer):
-            # Bound to the instance, so the class, config and file format stay Keras'.
-            layer.call = types.MethodType(_call, layer)
-
-
-def share_moving_statistics(model: keras.Model) -> None:
-    """Let replicas whose batches have each their own statistics keep one average.
-
-    After every training step the moving statistics of all become the mean of theirs,
-    in one message, so that replicas stay copies of each other.
-    """
-    if not _batch_norms(model):
+    moving = [v for layer in layers for v in (layer.moving_mean, layer.moving_variance)]
+    if not moving:
         return
-    inner = model.train_step
-
-    def train_step(data: Any) -> dict[str, tf.Tensor]:
-        logs = inner(data)
-        moving = [
-            statistic
-            for layer in _batch_norms(model)
-            for statistic in (layer.moving_mean, layer.moving_variance)
-        ]
-        flat = tf.concat([tf.convert_to_tensor(v) for v in moving], axis=0)
-        mean = tf.distribute.get_replica_context().all_reduce("mean", flat)
-        parts = tf.split(mean, [v.shape[0] for v in moving])
-        for statistic, part in zip(moving, parts, strict=True):
-            statistic.assign(part)
-        return logs
-
-    model.train_step = train_step
+    flat = tf.concat([tf.convert_to_tensor(v) for v in moving], axis=0)
+    mean = tf.distribute.get_replica_context().all_reduce("mean", flat)
+    parts = tf.split(mean, [v.shape[0] for v in moving])
+    for statistic, part in zip(moving, parts, strict=True):
+        statistic.assign(part)
 
 
 def warn_if_short(momentum: float, steps: int) -> None:
@@ -312,55 +264,3 @@ def warn_if_short(momentum: float, steps: int) -> None:
             "keras_mobilenets.recalibrate(model, dataset) after training.",
             stacklevel=3,
         )
-
-
-def recalibrate(
-    model: keras.Model, dataset: Iterable[Any], batches: int = 100
-) -> keras.Model:
-    """Recompute all moving statistics from up to `batches` batches of `dataset`.
-
-    For runs too short for their batch-norm momentum and for fine-tuning. The mean
-    and variance become those of all images seen, at the current weights; weights
-    do not change. `dataset` yields images or (images, labels).
-
-    Raises:
-        ValueError: the dataset is empty, or batches is below 1.
-    """
-    if batches < 1:
-        raise UsageError(f"batches must be at least 1; got {batches!r}")
-    layers = [layer for layer in _batch_norms(model) if layer.trainable]
-    kept = [layer.momentum for layer in layers]
-    forward = tf.function(lambda images: model(images, training=True))
-    count, means, squares = 0, 0.0, 0.0
-    try:
-        for layer in layers:
-            layer.momentum = 0.0  # moving statistics become the batch's own
-        for batch in dataset:
-            forward(batch[0] if isinstance(batch, (tuple, list)) else batch)
-            mean = _stacked(layers, "moving_mean")
-            means = means + mean
-            squares = squares + _stacked(layers, "moving_variance") + mean**2
-            count += 1
-            if count == batches:
-                break
-    finally:
-        for layer, momentum in zip(layers, kept, strict=True):
-            layer.momentum = momentum
-    if not count:
-        raise UsageError("dataset must yield at least one batch; it is empty")
-    mean, square = means / count, squares / count
-    start = 0
-    for layer in layers:
-        part = slice(start, start + layer.moving_mean.shape[0])
-        layer.moving_mean.assign(mean[part])
-        layer.moving_variance.assign(np.maximum(square[part] - mean[part] ** 2, 0))
-        start = part.stop
-    return model
-
-
-def _stacked(
-    layers: list[keras.layers.BatchNormalization], statistic: str
-) -> np.ndarray:
-    return np.concatenate(
-        [np.asarray(getattr(layer, statistic), "float64") for layer in layers]
-    )

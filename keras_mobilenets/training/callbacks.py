@@ -18,7 +18,7 @@ from keras_mobilenets.errors import TrainingDiverged, TrainingInterrupted
 from keras_mobilenets.training.averaging import averaged_weights
 from keras_mobilenets.training.checkpoint import restore_metrics
 from keras_mobilenets.training.checkpoints import Checkpoints
-from keras_mobilenets.training.interruption import StopRequest
+from keras_mobilenets.training.interruption import SharedStop
 from keras_mobilenets.training.position import Position
 
 
@@ -132,7 +132,7 @@ class Save(keras.callbacks.Callback):
         every: int,
         epochs: int,
         patience: int | None,
-        request: StopRequest,
+        request: SharedStop,
     ):
         super().__init__()
         self.position = position

@@ -1,19 +1,17 @@
 """The whole state of a training run in one file, and which of them to keep.
 
-Keras' `save_weights` leaves out the moving averages and what metrics have counted.
-A checkpoint holds every variable of the model (seeds of its random layers included),
-the optimizer's slots and step, the averages, the metrics of every replica and a note
-in JSON, so that a restored run takes exactly the steps that the saved one would have
-taken, and logs what it would have logged.
+Keras' `save_weights` leaves out what metrics have counted, and does not write whole or
+not at all. A checkpoint holds every variable of the model (seeds of its random layers
+included), the optimizer's slots, step and averages, the metrics of every replica and a
+note in JSON, so that a restored run takes exactly the steps that the saved one would
+have taken, and logs what it would have logged.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import pathlib
 import weakref
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,25 +20,25 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.training.averaging import get_average
+from keras_mobilenets.storage import replacing
 from keras_mobilenets.training.distribution import (
     is_asynchronous,
     is_chief,
     make_gather,
 )
+from keras_mobilenets.training.step import check_compiled
 
-PARTIAL = ".partial"  # ends the name of a file that is being written
 METRICS, NOTE = "metrics", "note"
+_NONE = np.zeros((1, 0))  # metrics that nobody counted
 
 
 def _state(model: keras.Model) -> dict[str, keras.Variable]:
     """Every variable of a compiled model, by a name that does not change."""
-    average = get_average(model)
+    check_compiled(model)
     metrics = {id(variable) for variable in model.metrics_variables}
     groups = {
         "model": [v for v in model.variables if id(v) not in metrics],
         "optimizer": model.optimizer.variables,
-        "average": [average.flat] if average else [],
     }
     return {
         f"{group}/{index}": variable
@@ -58,7 +56,7 @@ _GATHERS: weakref.WeakKeyDictionary[keras.Model, tuple[list[int], Any]] = (
 def count_metrics(model: keras.Model) -> np.ndarray:
     """What the metrics of every replica have counted: [replicas, numbers]."""
     if is_asynchronous(model.distribute_strategy):
-        return np.zeros((1, 0))  # it does without: see asynchronous.py
+        return _NONE  # it does without: see step.py
     variables = model.metrics_variables
     ids = [id(variable) for variable in variables]
 
@@ -104,41 +102,47 @@ def save_checkpoint(
     `note` is anything JSON can hold; `restore_checkpoint` gives it back. Where
     several processes train in step all call this, and the chief writes.
 
+    Raises:
+        UsageError: the model is not compiled.
+
     Example:
         km.save_checkpoint(model, "run.npz")
     """
+    check_compiled(model)
     counted = count_metrics(model)
     if not is_chief(model.distribute_strategy):
         return
-    path = pathlib.Path(path)
-    beside = path.with_name(f".{path.name}{PARTIAL}")
     arrays = {name: _value(variable) for name, variable in _state(model).items()}
     arrays[METRICS] = counted
     arrays[NOTE] = np.frombuffer(json.dumps(dict(note or {})).encode(), np.uint8)
-    try:
-        with open(beside, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
+    with replacing(path) as beside, open(beside, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def _value(variable: keras.Variable) -> np.ndarray:
     value = variable.value
     if isinstance(value, tf.distribute.DistributedValues):
-        return keras.ops.convert_to_numpy(variable)
-    # A quarter of the time of Keras' way, and there are hundreds.
-    return tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype).numpy()
+        array = keras.ops.convert_to_numpy(variable)
+    else:  # a quarter of the time of Keras' way, and there are hundreds
+        array = tf.raw_ops.ReadVariableOp(
+            resource=value.handle, dtype=value.dtype
+        ).numpy()
+    # A file of NumPy cannot hold bfloat16, whose values float32 has all.
+    return array.astype("float32") if variable.dtype == "bfloat16" else array
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a checkpoint and its note."""
     try:
         with np.load(path) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            arrays = {name: stored[name] for name in stored.files}
+        note = json.loads(arrays.pop(NOTE, np.frombuffer(b"{}", np.uint8)).tobytes())
+        if any(a.dtype.kind not in "fiub" for a in arrays.values()):
+            raise ValueError("it holds other things than numbers")
+        if not isinstance(note, dict) or arrays.setdefault(METRICS, _NONE).ndim != 2:
+            raise ValueError("its note or its metrics are of another kind")
+        return arrays, note
+    except Exception as error:  # of zip, NumPy or JSON, as the damage has it
         raise UsageError(
             f"path must be a checkpoint of save_checkpoint; got {str(path)!r} ({error})"
         ) from error
@@ -156,16 +160,16 @@ def restore_checkpoint(
         The note that was saved with it.
 
     Raises:
-        ValueError: no checkpoint there, or one of another network or recipe.
+        UsageError: no checkpoint there, or one of another network or recipe; the model
+            is not compiled.
 
     Example:
         km.compile(model, "slim_v2", steps_per_epoch=n)
         km.restore_checkpoint(model, "run.npz")
     """
     state = _state(model)
-    arrays = _read(path)
-    counted = arrays.pop(METRICS, np.zeros((1, 0)))
-    note = json.loads(arrays.pop(NOTE, np.frombuffer(b"{}", np.uint8)).tobytes())
+    arrays, note = _read(path)
+    counted = arrays.pop(METRICS)
     for name in [*state, *arrays]:
         ours = tuple(state[name].shape) if name in state else None
         theirs = arrays[name].shape if name in arrays else None

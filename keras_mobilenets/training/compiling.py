@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from keras_mobilenets.architecture.arguments import check_integer
+from keras_mobilenets.architecture.arguments import check_flag, check_integer
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
-from keras_mobilenets.training.averaging import average_model
-from keras_mobilenets.training.batch_norm import (
-    share_moving_statistics,
-    use_fused,
-    warn_if_short,
+from keras_mobilenets.training.averaging import OfRecipe
+from keras_mobilenets.training.batch_norm import batch_norms, warn_if_short
+from keras_mobilenets.training.distribution import make_scale
+from keras_mobilenets.training.losses import SmoothedCrossentropy
+from keras_mobilenets.training.optimizer import SGD, RMSprop
+from keras_mobilenets.training.outputs import (
+    classifier_dropouts,
+    count_classes,
+    ends_in_logits,
 )
-from keras_mobilenets.training.distribution import is_multi_worker, make_scale
-from keras_mobilenets.training.losses import SmoothedCrossentropy, regularize
-from keras_mobilenets.training.optimizer import RMSprop
 from keras_mobilenets.training.schedule import ExponentialDecay
+from keras_mobilenets.training.step import bind, unbind
 
 TOP_5_FROM = 100  # classes from which top-5 accuracy is worth a column
 
@@ -44,10 +46,12 @@ def make_optimizer(
     recipe: Recipe, learning_rate: ExponentialDecay
 ) -> keras.optimizers.Optimizer:
     """The recipe's optimizer."""
+    fields = {field: getattr(recipe, field) for field in OfRecipe.FIELDS}
     if recipe.optimizer == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=recipe.momentum)
+        return SGD(learning_rate, momentum=recipe.momentum, recipe=fields)
     return RMSprop(
         learning_rate,
+        recipe=fields,
         rho=recipe.rho,
         momentum=recipe.momentum,
         epsilon=recipe.epsilon,
@@ -55,67 +59,12 @@ def make_optimizer(
     )
 
 
-def _ends_in_logits(model: keras.Model) -> bool:
-    if len(model.output_shape) != 2:
-        raise UsageError(
-            "model must end in one vector of classes; got outputs of shape "
-            f"{model.output_shape}: build it with include_top=True"
-        )
-    activation = getattr(model.layers[-1], "activation", keras.activations.linear)
-    if activation is keras.activations.softmax:
-        return False
-    if activation is keras.activations.linear:
-        return True
-    raise UsageError(
-        "model must end in softmax or in logits for this recipe's cross entropy; "
-        f"got {getattr(activation, '__name__', activation)!r}: build it with "
-        'classifier_activation="softmax" or None'
-    )
-
-
-def _build_state(model: keras.Model) -> None:
-    """Create optimizer slots, metrics and loss state before the first step.
-
-    Otherwise Keras creates them inside the first traced step, and tf.function
-    then traces the whole step a second time.
-    """
-    model.optimizer.build(model.trainable_variables)
-    strategy = model.distribute_strategy
-
-    def touch() -> None:
-        y_true = tf.zeros([1], tf.int32)
-        y_pred = tf.zeros([1, model.output_shape[-1]], model.outputs[0].dtype)
-        model.compute_loss(None, y_true, y_pred)
-        model.compute_metrics(None, y_true, y_pred)
-
-    tf.function(lambda: strategy.run(touch)).get_concrete_function()
-
-
-def _mend_fit(model: keras.Model) -> None:
-    """Make `fit` and `evaluate` work where several processes train in step.
-
-    Keras 3.15 fails there twice. Its symbolic build reduces a batch that lies on
-    several replicas; all it would build exists by now, and it costs a pass over the
-    data. And it reduces every log along axis 0, which a scalar has not.
-    """
-    if tf.distribute.has_strategy():
-        model._maybe_symbolic_build = lambda **_: None
-    if not is_multi_worker(model.distribute_strategy):
-        return
-    for name in ("train_step", "test_step"):
-        step = getattr(model, name)
-
-        def with_an_axis(data: Any, step: Any = step) -> dict[str, tf.Tensor]:
-            return {key: tf.reshape(log, [1]) for key, log in step(data).items()}
-
-        setattr(model, name, with_an_axis)
-
-
 def compile(
     model: keras.Model,
     recipe: str | Recipe = "slim_v2",
     *,
     steps_per_epoch: int,
+    from_logits: bool | None = None,
     **overrides: Any,
 ) -> keras.Model:
     """Set a recipe's optimizer, schedule, loss and constants on a model.
@@ -126,60 +75,75 @@ def compile(
     inside `strategy.scope()`.
 
     The recipe sets the training constants of the network too: batch-norm momentum
-    and, where the model has a dropout layer, its rate (`build(dropout=0)` leaves
-    the layer out). It does not touch weights: `kernel_stddev` acts in `train` and
-    `build` only.
+    and the rate of the dropout before the classifier, of no other (a layer made with
+    rate 0 stays off, and `build(dropout=0)` leaves it out). Its weight decay takes the
+    place of the layers' own regularizers. It does not touch weights: `kernel_stddev`
+    acts in `train` and `build` only. `model.compile(...)` takes all of it back.
 
     Args:
         model: a Keras model ending in softmax or in logits.
         recipe: a name in `km.recipes`, or a `Recipe`.
         steps_per_epoch: training steps of an epoch; schedules count in epochs.
+        from_logits: whether the model ends without softmax; None looks at its layers,
+            through nested models.
         **overrides: fields of the recipe, such as `learning_rate=1e-3`.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: an unknown recipe or field, an impossible value, or a model
-            that does not end in classes.
+        UsageError: an unknown recipe or field, an impossible value, or a model
+            that does not end in at least two classes, or of which it cannot be told
+            whether it ends in logits.
 
     Example:
         km.compile(model, "slim_v2", steps_per_epoch=len(train), ema_decay=None)
         model.fit(train, epochs=5)
     """
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"model must be a keras.Model; got {model!r}")
     recipe = get_recipe(recipe, **overrides)
-    check_integer("steps_per_epoch", steps_per_epoch, low=1)
-    from_logits = _ends_in_logits(model)
-    scale = make_scale(recipe, model.distribute_strategy)
-    several = scale.replicas > 1
-
-    model.__dict__.pop("train_step", None)  # of an earlier compile
-    use_fused(
-        model,
-        recipe.batch_norm_momentum,
-        synchronized=several and recipe.synchronize_batch_norm,
-    )
-    if several and not recipe.synchronize_batch_norm:
-        share_moving_statistics(model)
+    steps_per_epoch = check_integer("steps_per_epoch", steps_per_epoch, low=1)
+    classes = count_classes(model)
+    if from_logits is None:
+        from_logits = ends_in_logits(model)
+    check_flag("from_logits", from_logits)
+    if not model.trainable_weights:
+        raise UsageError(
+            f"model has nothing to train: all layers of {model.name!r} are frozen; set "
+            "layer.trainable = True for some"
+        )
     warn_if_short(recipe.batch_norm_momentum, steps_per_epoch * recipe.epochs)
-    regularize(model, recipe.weight_decay, recipe.weight_decay_scope)
-    for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, keras.layers.Dropout):
-            layer.rate = recipe.dropout
-
-    metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-    if model.output_shape[-1] >= TOP_5_FROM:
-        metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"))
+    scale = make_scale(recipe, model.distribute_strategy)
     schedule = make_schedule(recipe, steps_per_epoch, scale.learning_rate)
+    metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+    if classes >= TOP_5_FROM:
+        metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"))
+
+    unbind(model)
     model.compile(
         optimizer=make_optimizer(recipe, schedule),
         loss=SmoothedCrossentropy(
-            recipe.label_smoothing, from_logits, dtype=model.outputs[0].dtype
+            recipe.label_smoothing,
+            from_logits,
+            # Not in half precision, which cannot hold the number of a class.
+            dtype=keras.backend.result_type(model.outputs[0].dtype, "float32"),
         ),
         weighted_metrics=metrics,  # a padded batch's filling counts for nothing
         jit_compile=False,  # XLA slows depthwise convolutions down on CPU
     )
-    _build_state(model)
-    average_model(model, recipe.ema_decay)
-    _mend_fit(model)
+    step = bind(model)
+    model.optimizer.build(model.trainable_variables)
+    for layer in batch_norms(model):
+        step.change(layer, "momentum", recipe.batch_norm_momentum)
+    for layer in classifier_dropouts(model):
+        if hasattr(layer, "seed_generator"):
+            step.change(layer, "rate", recipe.dropout)
+        elif recipe.dropout:
+            warnings.warn(
+                f"dropout layer {layer.name!r} was made with rate 0, so it has no random "
+                f"state and stays off: the recipe's dropout={recipe.dropout:g} is not "
+                "used",
+                stacklevel=2,
+            )
     return model

@@ -9,7 +9,7 @@ import pathlib
 import platform
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -31,6 +31,8 @@ from keras_mobilenets.settings import (
     json_value,
     make_settings,
 )
+from keras_mobilenets.stopping import stop_requests
+from keras_mobilenets.text import printable
 from keras_mobilenets.training import workdir as work
 from keras_mobilenets.training.asynchronous import fit as fit_asynchronously
 from keras_mobilenets.training.asynchronous import measure_copy
@@ -47,6 +49,7 @@ from keras_mobilenets.training.checkpoints import Checkpoints
 from keras_mobilenets.training.compiling import compile
 from keras_mobilenets.training.distribution import (
     Scale,
+    describe_devices,
     distribute,
     gather_text,
     is_asynchronous,
@@ -55,8 +58,7 @@ from keras_mobilenets.training.distribution import (
     make_strategy,
 )
 from keras_mobilenets.training.inference import Measure, make_measure
-from keras_mobilenets.training.interruption import StopRequest, watching_workers
-from keras_mobilenets.training.losses import regularize
+from keras_mobilenets.training.interruption import SharedStop, watching_workers
 from keras_mobilenets.training.position import Position
 from keras_mobilenets.training.preflight import preflight
 
@@ -113,15 +115,16 @@ def train(name: str = NOT_GIVEN, **options: Any) -> Run:
         workdir = work.find_unfinished(workdir)
         _, stored = work.read_settings(workdir)
     settings = make_settings(options, stored)
-    strategy = make_strategy(execution.strategy, execution.cpu_replicas)
-    return run_in(
-        workdir,
-        settings,
-        strategy=strategy,
-        checkpoint_steps=execution.checkpoint_steps,
-        may_resume=execution.resume is not False,
-        verbose=execution.verbose,
-    )
+    with stop_requests():  # the other processes may be long in coming
+        strategy = make_strategy(execution.strategy, execution.cpu_replicas)
+        return run_in(
+            workdir,
+            settings,
+            strategy=strategy,
+            checkpoint_steps=execution.checkpoint_steps,
+            may_resume=execution.resume is not False,
+            verbose=execution.verbose,
+        )
 
 
 def run_in(
@@ -156,66 +159,110 @@ def run_in(
     Raises: as `train`.
     """
     strategy = make_strategy(strategy)
-    workdir = None if workdir is None else pathlib.Path(workdir)
-    if settings.deterministic:
-        tf.config.experimental.enable_op_determinism()
+    with stop_requests() as stop, watching_workers(strategy):
+        path = None if workdir is None else pathlib.Path(workdir)
+        if settings.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        started = time.perf_counter()
+        prepared = _prepare(path, settings, strategy, index, may_resume)
+        if prepared is None:
+            return _give_back(pathlib.Path(workdir), verbose)
+        splits, model, scale, record = prepared
+        with _directory(path, strategy, splits, record) as directory, stop.deferred():
+            job = _Job(model, splits, settings, scale, directory, brief)
+            job.verbose = verbose and is_chief(strategy)
+            if job.verbose:
+                print(job)
+            fitting = time.perf_counter()
+            job.restore()
+            job.fit(SharedStop(stop, strategy), until, checkpoint_steps, callbacks)
+            measured = job.measure()
+            fitted = time.perf_counter()
+            report = _make_report(job, measured)
+            final = _plain(model)
+            if job.finished and is_chief(strategy):
+                timing = {
+                    "preparing": round(fitting - started, 2),
+                    "training": round(fitted - fitting, 2),
+                }
+                _save_artifacts(job, final, report, timing)
+        if job.finished and job.verbose:
+            _tell(report, splits, fitted - fitting, directory)
+    return Run(final, report, directory)
+
+
+def _prepare(
+    workdir: pathlib.Path | None,
+    settings: Settings,
+    strategy: tf.distribute.Strategy,
+    index: str | os.PathLike[str] | None,
+    may_resume: bool,
+) -> tuple[Splits, keras.Model, Scale, dict[str, Any]] | None:
+    """Data and compiled model of a run, before anything is written.
+
+    None where the run is finished already. The last of the four is what decides it.
+    """
     scale = make_scale(settings.recipe, strategy)
     record = {**settings.as_dict(), "images_a_step": scale.batch_size}
     _check_agreement(strategy, record)
-    begun = workdir is not None and (workdir / work.SETTINGS).is_file()
-    if begun:
+    checkpoints: list[pathlib.Path] = []
+    if workdir is not None and (workdir / work.SETTINGS).is_file():
         _check_same_run(workdir, record, may_resume)
         if work.is_finished(workdir):
-            return _give_back(workdir, verbose)
+            return None
+        if index is None and (workdir / work.INDEX).is_file():
+            index = workdir / work.INDEX
+        checkpoints = Checkpoints(workdir / work.CHECKPOINTS).all()
     elif workdir is not None and is_chief(strategy):
         work.check_unused(workdir)
+    splits = load_data(
+        settings.data,
+        resolution=settings.resolution,
+        recipe=settings.recipe,
+        seed=settings.seed,
+        data_dir=settings.data_dir,
+        batch_size=scale.batch_size,
+        index=index,
+        **settings.data_options,
+    )
+    # Only now: preparing data for the first time draws from Python's generator too.
+    keras.utils.set_random_seed(settings.seed % 2**32)
+    with strategy.scope():
+        model = build(
+            settings.name,
+            classes=len(splits.classes),
+            # A checkpoint holds all weights; the file may be gone by now.
+            weights=None if checkpoints else settings.weights,
+            dropout=settings.recipe.dropout,
+            kernel_stddev=settings.recipe.kernel_stddev,
+            **settings.network,
+        )
+        compile(model, settings.recipe, steps_per_epoch=splits.steps_per_epoch)
+    return splits, model, scale, record
 
-    started = time.perf_counter()
-    if index is None and begun and (workdir / work.INDEX).is_file():
-        index = workdir / work.INDEX
-    splits = _load(settings, scale, index)
-    model = _make_model(settings, splits, strategy, workdir if begun else None)
-    chief = is_chief(strategy)
-    with contextlib.ExitStack() as stack:
-        if chief:
-            label = pathlib.Path(splits.source).name.replace(":", "_") or "data"
-            directory = stack.enter_context(work.claim(workdir, label))
-        else:
-            directory = workdir or pathlib.Path()
-        (shared, *_) = gather_text(strategy, os.fspath(directory) if chief else "")
-        directory = pathlib.Path(shared) if shared else directory
-        if chief and not begun:
+
+@contextlib.contextmanager
+def _directory(
+    workdir: pathlib.Path | None,
+    strategy: tf.distribute.Strategy,
+    splits: Splits,
+    record: dict[str, Any],
+) -> Iterator[pathlib.Path]:
+    """The directory of the run, the chief's until the end of the block."""
+    if not is_chief(strategy):
+        (directory, *_) = gather_text(strategy, "")
+        yield pathlib.Path(directory)
+        return
+    label = printable(pathlib.Path(splits.source).name.replace(":", "_")) or "data"
+    with work.claim(workdir, label) as directory:
+        if not work.is_unfinished(directory):
             splits.save_index(directory / work.INDEX)
             storage.write_json(
                 directory / work.SETTINGS,
                 record | {"classes": list(splits.classes), "images": _counts(splits)},
             )
-        price = settings.cost(len(splits.classes))
-        if verbose and chief:
-            print(
-                f"{settings.name}, alpha {settings.alpha:g}, {settings.resolution} px: "
-                f"{price.params:,} parameters, {price.macs:,} mult-adds; "
-                f"{splits.num_train:,} training images of {len(splits.classes)} "
-                f"classes; recipe {settings.recipe.name}, {settings.recipe.epochs} "
-                f"epochs of {splits.steps_per_epoch} steps; {scale}; {directory}"
-            )
-        fitting = time.perf_counter()
-        with watching_workers(strategy):
-            job = _Job(model, splits, settings, directory, brief, verbose and chief)
-            job.fit(until, checkpoint_steps, callbacks)
-            measured = job.measure()
-        fitted = time.perf_counter()
-        report = _make_report(settings, scale, splits, measured, job)
-        final = _plain(model)
-        if chief and job.finished:
-            timing = {
-                "preparing": round(fitting - started, 2),
-                "training": round(fitted - fitting, 2),
-            }
-            _save_artifacts(job, final, report, timing)
-    if verbose and chief and job.finished:
-        _tell(report, splits, fitted - fitting, directory)
-    return Run(final, report, directory)
+        gather_text(strategy, os.fspath(directory))
+        yield directory
 
 
 def _check_agreement(strategy: tf.distribute.Strategy, record: dict[str, Any]) -> None:
@@ -261,44 +308,6 @@ def _give_back(workdir: pathlib.Path, verbose: bool) -> Run:
     return Run(model, report, workdir)
 
 
-def _load(
-    settings: Settings, scale: Scale, index: str | os.PathLike[str] | None
-) -> Splits:
-    return load_data(
-        settings.data,
-        resolution=settings.resolution,
-        recipe=settings.recipe,
-        seed=settings.seed,
-        data_dir=settings.data_dir,
-        batch_size=scale.batch_size,
-        index=index,
-        **settings.data_options,
-    )
-
-
-def _make_model(
-    settings: Settings,
-    splits: Splits,
-    strategy: tf.distribute.Strategy,
-    begun: pathlib.Path | None,
-) -> keras.Model:
-    """The network, compiled by the recipe; its weights may be a checkpoint's soon."""
-    replaced = begun is not None and Checkpoints(begun / work.CHECKPOINTS).all()
-    # Only now: preparing data for the first time draws from Python's generator too.
-    keras.utils.set_random_seed(settings.seed % 2**32)
-    with strategy.scope():
-        model = build(
-            settings.name,
-            classes=len(splits.classes),
-            weights=None if replaced else settings.weights,
-            dropout=settings.recipe.dropout,
-            kernel_stddev=settings.recipe.kernel_stddev,
-            **settings.network,
-        )
-        compile(model, settings.recipe, steps_per_epoch=splits.steps_per_epoch)
-    return model
-
-
 class _Job:
     """A run in its directory: where it is, and how it goes on from there."""
 
@@ -307,39 +316,55 @@ class _Job:
         model: keras.Model,
         splits: Splits,
         settings: Settings,
+        scale: Scale,
         directory: pathlib.Path,
         brief: bool,
-        verbose: bool,
     ):
-        self.model, self.splits, self.settings = model, splits, settings
-        self.recipe = settings.recipe
-        self.directory, self.brief, self.verbose = directory, brief, verbose
+        self.model, self.splits = model, splits
+        self.settings, self.recipe, self.scale = settings, settings.recipe, scale
+        self.directory, self.brief, self.verbose = directory, brief, False
         self.strategy = model.distribute_strategy
         self.position = Position(splits.steps_per_epoch)
         self.checkpoints = Checkpoints(directory / work.CHECKPOINTS)
-        self.counted = self._restore()
+        self.counted: np.ndarray | None = None  # by the metrics, where it goes on
+        self.cost = settings.cost(len(splits.classes))
         make: Any = measure_copy if is_asynchronous(self.strategy) else make_measure
         self._measure: Measure = make(model)
         self._validation = distribute(self.strategy, splits, "validation")
         self.kept = "last"  # which weights the model has
 
-    def _restore(self) -> np.ndarray | None:
-        """Go to the last checkpoint, if any; what the metrics had counted there."""
+    def __str__(self) -> str:
+        settings, splits = self.settings, self.splits
+        return (
+            f"{settings.name}, alpha {settings.alpha:g}, {settings.resolution} px: "
+            f"{self.cost.params:,} parameters, {self.cost.macs:,} mult-adds; "
+            f"{splits.num_train:,} training images of {len(splits.classes)} classes; "
+            f"recipe {self.recipe.name}, {self.recipe.epochs} epochs of "
+            f"{splits.steps_per_epoch} steps; {self.scale} on "
+            f"{describe_devices(self.strategy)}; {printable(str(self.directory))}"
+        )
+
+    def restore(self) -> None:
+        """Go to the last checkpoint, if there is any."""
         note = self.checkpoints.restore_last(self.model)
         if note is not None:
             self.position.take(note)
+        elif self.settings.weights and self.checkpoints.all():
+            raise UsageError(
+                f"none of the checkpoints in {str(self.checkpoints.folder)!r} can be "
+                "read: remove them to begin again from the initial weights"
+            )
         reached = gather_text(self.strategy, str(self.position.steps))
         if len(set(reached)) > 1:
             raise UsageError(
                 "workdir must be a directory that all workers read; got checkpoints "
                 f"after steps {', '.join(reached)}"
             )
-        if note is None:
-            return None
-        if self.verbose:
-            place = self.position
+        place = self.position
+        if note is not None and self.verbose:
             print(f"going on after step {place.steps}, in epoch {place.epoch + 1}")
-        return count_metrics(self.model) if self.position.step else None
+        if place.step:
+            self.counted = count_metrics(self.model)
 
     @property
     def finished(self) -> bool:
@@ -349,6 +374,7 @@ class _Job:
 
     def fit(
         self,
+        request: SharedStop,
         until: int | None,
         checkpoint_steps: int,
         more: Iterable[keras.callbacks.Callback],
@@ -359,8 +385,7 @@ class _Job:
         end = self.recipe.epochs if until is None else min(until, self.recipe.epochs)
         chief = is_chief(self.strategy)
         asynchronous = is_asynchronous(self.strategy)
-        request = StopRequest()
-        request.share(model)
+        model.train_step.stop_request = request
         log = WriteLog(position, self.directory / work.HISTORY if chief else None)
         log.write()
         callbacks = [
@@ -392,11 +417,10 @@ class _Job:
             else:  # the data shuffles itself
                 model.fit(batches, callbacks=callbacks, shuffle=False, **span)
 
-        with request.listening():
-            if position.step:  # a shorter epoch, to its end
-                fit_epochs(position.epoch + 1)
-            if not position.over(end, patience):
-                fit_epochs(end)
+        if position.step:  # a shorter epoch, to its end
+            fit_epochs(position.epoch + 1)
+        if not position.over(end, patience):
+            fit_epochs(end)
         if patience and self.finished:
             self._take_best()
 
@@ -437,7 +461,6 @@ def _plain(model: keras.Model) -> keras.Model:
     # Not clone_model, which copies the compile state: then model.keras would need
     # this package's optimizer to load.
     final = keras.Model.from_config(model.get_config())
-    regularize(final, 0.0, "all")
     with averaged_weights(model):
         final.set_weights(model.get_weights())
     return final
@@ -451,14 +474,8 @@ def _counts(splits: Splits) -> dict[str, int]:
     }
 
 
-def _make_report(
-    settings: Settings,
-    scale: Scale,
-    splits: Splits,
-    measured: dict[str, dict[str, float]],
-    job: _Job,
-) -> dict[str, Any]:
-    price = settings.cost(len(splits.classes))
+def _make_report(job: _Job, measured: dict[str, dict[str, float]]) -> dict[str, Any]:
+    settings, splits = job.settings, job.splits
     costs = (
         "params", "trainable_params", "macs", "peak_memory", "bytes_per_element",
     )  # fmt: skip
@@ -470,12 +487,12 @@ def _make_report(
         "classes": list(splits.classes),
         "images": _counts(splits),
         "test_is_validation": splits.test_is_validation,
-        "scale": scale._asdict(),
+        "scale": job.scale._asdict(),
         "steps_per_epoch": splits.steps_per_epoch,
         "epochs": job.position.epoch,
         "weights": "averaged" if settings.recipe.ema_decay else job.kept,
         **measured,
-        "cost": {name: getattr(price, name) for name in costs},
+        "cost": {name: getattr(job.cost, name) for name in costs},
         "versions": {
             "python": platform.python_version(),
             "keras_mobilenets": metadata.version("keras_mobilenets"),

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
-import keras
 import tensorflow as tf
 
 from keras_mobilenets.errors import WorkerLost
-from keras_mobilenets.stopping import StopRequest as Request
-from keras_mobilenets.stopping import stop_requests as stop_requests
+from keras_mobilenets.stopping import StopRequest
 from keras_mobilenets.training.distribution import is_asynchronous, is_multi_worker
 
 
@@ -23,7 +20,7 @@ class SharedStop:
     is `agreed` after the next.
     """
 
-    def __init__(self, request: Request, strategy: tf.distribute.Strategy) -> None:
+    def __init__(self, request: StopRequest, strategy: tf.distribute.Strategy) -> None:
         self._request = request
         self._together = is_multi_worker(strategy)
         if self._together:
@@ -44,36 +41,6 @@ class SharedStop:
         if self._request.wanted:
             self._mine.assign(1.0)  # heard by all in the next step
         return float(self._all) > 0
-
-
-class StopRequest:
-    """As `stop_requests` and `SharedStop`, for callers of their older form."""
-
-    def __init__(self) -> None:
-        self._request = Request()
-        self._shared: SharedStop | None = None
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        with stop_requests() as request, request.deferred():
-            if self._shared:
-                self._shared._request = request
-            self._request = request
-            yield self
-
-    def share(self, model: keras.Model) -> None:
-        shared = self._shared = SharedStop(self._request, model.distribute_strategy)
-        step = model.train_step
-
-        def train_step(data: Any) -> dict[str, tf.Tensor]:
-            logs = step(data)
-            shared.tell_all()
-            return logs
-
-        model.train_step = train_step
-
-    def agreed(self) -> bool:
-        return self._shared.agreed() if self._shared else self._request.wanted
 
 
 @contextlib.contextmanager

@@ -7,6 +7,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_mobilenets.architecture.arguments import check_number
+from keras_mobilenets.errors import UsageError
+from keras_mobilenets.training.outputs import KERNELS, SEPARABLE, all_layers
+
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
 class SmoothedCrossentropy(keras.losses.Loss):
@@ -16,6 +20,11 @@ class SmoothedCrossentropy(keras.losses.Loss):
     model, a background class included: `tf.losses.softmax_cross_entropy`, as in
     slim's train_image_classifier.py. `from_logits`: whether the model ends
     without softmax.
+
+    Raises:
+        UsageError: labels of another shape, one-hot ones for instance.
+        tf.errors.InvalidArgumentError: in the step, a label that is no whole number
+            from 0 to classes - 1.
     """
 
     def __init__(
@@ -27,12 +36,27 @@ class SmoothedCrossentropy(keras.losses.Loss):
         **kwargs: Any,
     ):
         super().__init__(name=name, reduction=reduction, **kwargs)
-        self.label_smoothing = float(label_smoothing)
+        self.label_smoothing = check_number(
+            "label_smoothing", label_smoothing, low=0, high=1
+        )
         self.from_logits = bool(from_logits)
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         classes = y_pred.shape[-1]
-        labels = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
+        shape = y_true.shape
+        if shape.rank not in (None, 1) and (shape.rank != 2 or shape[1] != 1):
+            raise UsageError(
+                f"labels must be whole numbers of shape [batch]; got shape {shape}: "
+                "turn one-hot labels into numbers by tf.argmax(labels, axis=-1)"
+            )
+        labels = tf.reshape(y_true, [-1])  # Keras has made them floats
+        known = (labels >= 0) & (labels < classes) & (labels == tf.floor(labels))
+        wrong = tf.boolean_mask(labels, ~known)
+        message = f"labels must be whole numbers from 0 to {classes - 1}; got"
+        checked = tf.debugging.Assert(tf.reduce_all(known), [message, wrong])
+        # Without it a label out of range is a row of zeros, and the loss falls.
+        with tf.control_dependencies([] if checked is None else [checked]):
+            labels = tf.cast(labels, tf.int32)
         targets = tf.one_hot(labels, classes, dtype=y_pred.dtype)
         smoothing = self.label_smoothing
         if smoothing:
@@ -49,44 +73,35 @@ class SmoothedCrossentropy(keras.losses.Loss):
         }
 
 
-class _L2(keras.regularizers.L2):
-    """Keras' L2 in the type of Keras' other losses, which it adds in one list.
+class WeightDecay(keras.regularizers.L2):
+    """weight_decay / 2 * sum(w ** 2): slim's l2_regularizer.
 
-    They differ where only the dtype policy is float64, not `floatx`.
+    It has the half that Keras' L2 lacks, so its 4e-5 is Keras' 2e-5. In the type of
+    Keras' other losses, which it adds in one list; they differ where only the dtype
+    policy is float64, not `floatx`.
     """
+
+    def __init__(self, weight_decay: float):
+        super().__init__(weight_decay / 2)
 
     def __call__(self, x: Any) -> tf.Tensor:
         return keras.ops.cast(super().__call__(x), keras.config.floatx())
 
 
-# Where Keras layers keep the regularizer of a weight; DepthwiseConv2D keeps it apart.
-_REGULARIZER_OF = {
-    "kernel": ("depthwise_regularizer", "kernel_regularizer"),
-    "bias": ("bias_regularizer",),
-    "gamma": ("gamma_regularizer",),
-    "beta": ("beta_regularizer",),
-}
+def decayed_weights(model: keras.Model, scope: str) -> list[keras.Variable]:
+    """The weights of `model` that a recipe's weight decay pulls towards zero.
 
-
-def regularize(model: keras.Model, weight_decay: float, scope: str) -> None:
-    """Give the model's trainable variables the recipe's L2, and no other.
-
-    The loss of a variable is weight_decay / 2 * sum(w ** 2): slim's l2_regularizer
-    has the half that Keras' L2 lacks, so its 4e-5 is Keras' 2e-5.
-
-    `scope` "kernels": convolution and classifier kernels, not depthwise kernels,
-    biases or batch norm (slim's arg scopes; V1 section 3.2). "all": every
-    trainable variable, as PyTorch's weight_decay does.
+    `scope` "kernels": kernels of convolutions, transposed ones too, and of dense
+    layers, and the pointwise half of separable convolutions; not depthwise kernels,
+    biases or batch norm (slim's arg scopes; V1 section 3.2). "all": every trainable
+    variable, as PyTorch's weight_decay does.
     """
-    l2 = _L2(weight_decay / 2) if weight_decay else None
-    saved = keras.regularizers.L2(weight_decay / 2) if weight_decay else None
-    for layer in model._flatten_layers(include_self=False):
-        full = isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense))
-        for weight, homes in _REGULARIZER_OF.items():
-            chosen = scope == "all" or (full and weight == "kernel")
-            for home in homes:
-                if hasattr(layer, home):  # so that a saved model keeps it
-                    setattr(layer, home, saved if chosen else None)
-        for variable in layer._trainable_variables:
-            chosen = scope == "all" or (full and variable is layer.kernel)
-            variable.regularizer = l2 if chosen else None
+    if scope == "all":
+        return list(model.trainable_weights)
+    chosen = []
+    for layer in all_layers(model):
+        if isinstance(layer, KERNELS):
+            chosen.append(layer.kernel)
+        elif isinstance(layer, SEPARABLE):
+            chosen.append(layer.pointwise_kernel)
+    return chosen

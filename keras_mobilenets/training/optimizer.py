@@ -9,12 +9,15 @@ momentum buffer.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_mobilenets.architecture.arguments import check_number
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.training.averaging import OfRecipe
 
 
 def _beside(variable: keras.Variable) -> contextlib.AbstractContextManager:
@@ -25,8 +28,19 @@ def _beside(variable: keras.Variable) -> contextlib.AbstractContextManager:
     return strategy.extended.colocate_vars_with(variable.value)
 
 
+def _check_rate(learning_rate: Any) -> Any:
+    if callable(learning_rate) or isinstance(learning_rate, Mapping):
+        return learning_rate  # a schedule, or the configuration of one
+    return check_number("learning_rate", learning_rate, low=0, open_low=True)
+
+
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
-class RMSprop(keras.optimizers.Optimizer):
+class SGD(OfRecipe, keras.optimizers.SGD):
+    """Keras' SGD, as the optimizer of a recipe."""
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class RMSprop(OfRecipe, keras.optimizers.Optimizer):
     """`tf.compat.v1.train.RMSPropOptimizer`, step for step.
 
     For every variable w with gradient g:
@@ -41,12 +55,16 @@ class RMSprop(keras.optimizers.Optimizer):
     fused kernel, one operation a variable.
 
     Args:
-        learning_rate: a number or a Keras learning-rate schedule.
+        learning_rate: a number above 0, or a Keras learning-rate schedule.
         rho: decay of the mean square, in [0, 1).
         momentum: in [0, 1).
         epsilon: added inside the root, at least 0.
         initial_accumulator: where the mean square starts; 1 in TF1, 0 in Keras.
-        **kwargs: `clipnorm`, `global_clipnorm`, ... of every Keras optimizer.
+        **kwargs: `clipnorm`, `global_clipnorm`, ... of every Keras optimizer; and
+            `recipe`, which `keras_mobilenets.compile` sets.
+
+    Raises:
+        UsageError: an argument that is no number, or out of its range.
 
     Example:
         model.compile(optimizer=km.RMSprop(0.045), loss="mse")
@@ -62,15 +80,16 @@ class RMSprop(keras.optimizers.Optimizer):
         name: str = "rmsprop",
         **kwargs: Any,
     ):
-        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
-        for argument, value, high in (
+        rate = _check_rate(learning_rate)
+        super().__init__(learning_rate=rate, name=name, **kwargs)
+        for argument, value, below in (
             ("rho", rho, 1.0),
             ("momentum", momentum, 1.0),
             ("epsilon", epsilon, float("inf")),
             ("initial_accumulator", initial_accumulator, float("inf")),
         ):
-            if not 0 <= value < high:
-                raise UsageError(f"{argument} must be in [0, {high:g}); got {value!r}")
+            if check_number(argument, value, low=0) >= below:
+                raise UsageError(f"{argument} must be below {below:g}; got {value!r}")
         self.rho = float(rho)
         self.momentum = float(momentum)
         self.epsilon = float(epsilon)

@@ -16,6 +16,7 @@ from keras_mobilenets.training.distribution import (
     make_scale,
     make_strategy,
 )
+from keras_mobilenets.training.step import check_compiled, is_bound
 
 
 class _Plan(NamedTuple):
@@ -27,6 +28,35 @@ class _Plan(NamedTuple):
     gpu: bool
     batch: int | None
     batches: Any
+    validation: Any
+
+
+def _batch_size(batches: Any) -> int | None:
+    """Images of every batch of a dataset; None where they vary or are not known."""
+    if not isinstance(batches, tf.data.Dataset):
+        return None
+    return tf.nest.flatten(batches.element_spec)[0].shape[0]
+
+
+def _may_end_short(batches: Any) -> bool:
+    return (
+        isinstance(batches, tf.data.Dataset)
+        and _batch_size(batches) is None
+        and batches.cardinality() != tf.data.INFINITE_CARDINALITY
+    )
+
+
+def _leaves_replicas_empty(batches: Any, replicas: int) -> bool:
+    """Whether a batch has fewer images than there are replicas; reads the sizes."""
+    if replicas == 1 or not isinstance(batches, tf.data.Dataset):
+        return False
+    size = _batch_size(batches)
+    if size is not None:
+        return size < replicas
+    if batches.cardinality() == tf.data.INFINITE_CARDINALITY:
+        return False
+    sizes = batches.map(lambda *parts: tf.shape(tf.nest.flatten(parts)[0])[0])
+    return any(size < replicas for size in sizes.as_numpy_iterator())
 
 
 def _shards_by_file(plan: _Plan) -> bool:
@@ -73,17 +103,18 @@ CHECKS: tuple[tuple[Callable[[_Plan], Any], str], ...] = (
         "batch norm turns all weights into NaN: take at least one image a replica",
     ),
     (
-        lambda p: (
-            p.replicas > 1
-            and p.batch is None
-            and isinstance(p.batches, tf.data.Dataset)
-            and p.batches.cardinality() != tf.data.INFINITE_CARDINALITY
-        ),
+        lambda p: p.replicas > 1 and _may_end_short(p.batches),
         "a last batch that may be short leaves some replicas with nothing, and batch "
         "norm turns all weights into NaN: batch with drop_remainder=True",
     ),
     (
-        lambda p: p.workers and "train_step" not in vars(p.model),
+        lambda p: _leaves_replicas_empty(p.validation, p.replicas),
+        "a validation batch smaller than the number of replicas leaves some with "
+        "nothing, which fails in a convolution: load_data(..., pad_evaluation=True), "
+        "or batch with drop_remainder=True",
+    ),
+    (
+        lambda p: p.workers and not is_bound(p.model),
         "Keras' own compile fails in fit with several workers: use "
         "keras_mobilenets.compile",
     ),
@@ -139,31 +170,33 @@ def check_scale(
     }
 
 
-def preflight(model: keras.Model, batches: Any = None) -> None:
+def preflight(model: keras.Model, batches: Any = None, validation: Any = None) -> None:
     """Refuse what is known to break, or ruin, the training of a compiled model.
 
     Args:
         model: compiled, in the scope of its strategy.
         batches: what `fit` is to be given, if it is to be looked at too.
+        validation: its `validation_data`. On several replicas it is read once, if
+            its batches may differ in size.
 
     Raises:
-        ValueError: with everything that was found, and what to do instead.
+        UsageError: with everything that was found, and what to do instead; or the
+            model is not compiled.
 
     Example:
-        km.preflight(model, splits.train)
-        model.fit(splits.train)
+        km.preflight(model, splits.train, splits.validation)
+        model.fit(splits.train, validation_data=splits.validation)
     """
+    check_compiled(model)
     strategy = model.distribute_strategy
-    batch = None
-    if isinstance(batches, tf.data.Dataset):
-        batch = tf.nest.flatten(batches.element_spec)[0].shape[0]
     plan = _Plan(
         model,
         strategy.num_replicas_in_sync,
         is_multi_worker(strategy),
         bool(tf.config.list_physical_devices("GPU")),
-        batch,
+        _batch_size(batches),
         batches,
+        validation,
     )
     found = [text for is_so, text in CHECKS if is_so(plan)]
     if found:

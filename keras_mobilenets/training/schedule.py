@@ -7,7 +7,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_mobilenets.errors import UsageError
+from keras_mobilenets.architecture.arguments import (
+    check_flag,
+    check_integer,
+    check_number,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -32,13 +36,11 @@ class ExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: int = 0,
     ):
         super().__init__()
-        if decay_steps < 1:
-            raise UsageError(f"decay_steps must be at least 1; got {decay_steps!r}")
-        self.learning_rate = float(learning_rate)
-        self.decay_steps = int(decay_steps)
-        self.decay_rate = float(decay_rate)
-        self.staircase = bool(staircase)
-        self.warmup_steps = int(warmup_steps)
+        self.learning_rate = check_number("learning_rate", learning_rate, low=0)
+        self.decay_steps = check_integer("decay_steps", decay_steps, low=1)
+        self.decay_rate = check_number("decay_rate", decay_rate, low=0)
+        self.staircase = check_flag("staircase", staircase)
+        self.warmup_steps = check_integer("warmup_steps", warmup_steps, low=0)
 
     def __call__(self, step: Any) -> tf.Tensor:
         # In whole numbers and float64, so that no boundary is missed and 500 drops
