@@ -23,6 +23,7 @@ from keras_mobilenets.tuning.points import POINT
 from keras_mobilenets.tuning.protocol import Client, record
 from keras_mobilenets.tuning.space import Space
 from keras_mobilenets.tuning.stored_oracle import TRIALS, StoredOracle
+from keras_mobilenets.tuning.trial import Task, run_trial
 
 IDLE = 0.3  # seconds until an oracle that waits for results is asked again
 
@@ -55,6 +56,7 @@ class Runner:
         oracle: in this process, or the chief's as its worker sees it.
         server: of processes; None runs trials in this one, for a debugger.
         on_result: called with every trial that has ended.
+        run_trial: what carries one out.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class Runner:
         oracle: StoredOracle | Client,
         server: Server | None,
         on_result: Callable[[Trial], None] = lambda trial: None,
+        run_trial: Callable[[Task], dict[str, float]] = run_trial,
     ):
         self._plan, self._oracle, self._server = plan, oracle, server
-        self._on_result = on_result
+        self._on_result, self._run_trial = on_result, run_trial
         self._lock = threading.Lock()  # KerasTuner's own is not given back by an error
         self._broken = False
         self._record = functools.partial(record, oracle)
@@ -126,8 +129,6 @@ class Runner:
 
     def run_trial(self, trial: Trial, slot: int = 0) -> dict[str, float]:
         """Carry out one trial; its metrics."""
-        from keras_mobilenets.tuning.trial import Task, run_trial, run_trial_alone
-
         plan, values = self._plan, trial.hyperparameters.values
         trials = plan.path / TRIALS
         task = Task(
@@ -143,7 +144,7 @@ class Runner:
         started = time.monotonic()
         if self._server is not None:
             metrics = self._server.call(
-                run_trial_alone,
+                self._run_trial,
                 task,
                 log=trials / f"{trial.trial_id}.log",
                 time_limit=plan.options.time_limit,
@@ -151,7 +152,7 @@ class Runner:
             )
         else:
             try:
-                metrics = run_trial(task)
+                metrics = self._run_trial(task)
             except Exception as error:
                 message = " ".join(f"{type(error).__name__}: {error}".split())
                 raise CallFailed(message) from error

@@ -123,10 +123,9 @@ def _search(asked: Asked, server: Server | None) -> SearchResult:
             prior=options.prior,
         )
         oracle = make(options.oracle)
+        begin(path, asked.identity, scratch / INDEX)
         oracle.folder = plan.path
         oracle.take_up()
-        begin(path, asked.identity, scratch / INDEX)
-        oracle.save()
         progress = Progress(
             oracle,
             space,

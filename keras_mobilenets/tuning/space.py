@@ -182,15 +182,15 @@ class Space:
             settle(
                 name, field.metadata["check"](name, value) if given else field.default
             )
-        pixels = tuple(round(rho * NATIVE_RESOLUTION) for rho in self.rhos or ())
-        if pixels and self.resolutions not in (None, pixels):
+        if self.rhos is not None and self.resolutions is not None:
             raise UsageError(
                 f"give rhos or resolutions, not both; got rhos={self.rhos!r} and "
                 f"resolutions={self.resolutions!r} (rho = resolution / "
                 f"{NATIVE_RESOLUTION})"
             )
+        pixels = tuple(round(rho * NATIVE_RESOLUTION) for rho in self.rhos or ())
         settle("resolutions", pixels or self.resolutions or RESOLUTIONS)
-        settle("rhos", tuple(size / NATIVE_RESOLUTION for size in self.resolutions))
+        settle("rhos", None)
         settle("classes", check_classes(self.classes))
         if not self.feasible:
             raise UsageError(self._why_infeasible())

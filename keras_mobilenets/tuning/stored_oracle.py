@@ -85,7 +85,7 @@ class StoredOracle(engine.Oracle):
         return {**super().get_state(), "identity": self.identity}
 
     def take_up(self) -> None:
-        """Go on with the search that is kept in the folder, if there is one.
+        """Go on with the search that is kept in the folder, or begin one there.
 
         Raises:
             UsageError: it is another search, or a file of it is damaged or gone.
@@ -94,11 +94,13 @@ class StoredOracle(engine.Oracle):
             return
         if (self.folder / ORACLE).exists():
             self.reload()
-        elif any((self.folder / TRIALS).glob("*.json")):
+        elif any((self.folder / TRIALS).glob("[!.]*.json")):
             raise UsageError(
                 f"{str(self.folder / ORACLE)!r} is missing, and there are trials that "
                 "it should list: put it back, or give another directory"
             )
+        else:
+            self.save()  # before the first trial, or its loss would not be noticed
 
     def reload(self) -> None:
         assert self.folder is not None

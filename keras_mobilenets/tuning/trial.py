@@ -43,6 +43,7 @@ class Task(NamedTuple):
 
 def run_trial(task: Task) -> dict[str, float]:
     """Train one trial; the metrics of the weights that it leaves."""
+    share_machine(task.slot, task.slots)
     run = _run_when_free(task)
     with open(run.workdir / workdir.HISTORY, newline="") as file:
         rows = [
@@ -110,12 +111,6 @@ def share_machine(slot: int, slots: int) -> None:
         mine = gpus[slot % len(gpus)]
         tf.config.set_visible_devices(mine, "GPU")
         tf.config.experimental.set_memory_growth(mine, True)
-
-
-def run_trial_alone(task: Task) -> dict[str, float]:
-    """`run_trial`, in a process that has nothing else to do."""
-    share_machine(task.slot, task.slots)
-    return run_trial(task)
 
 
 def prepare(
