@@ -12,7 +12,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY keras_mobilenets ./keras_mobilenets
 RUN pip install --no-cache-dir '.[gpu]'
 

@@ -56,6 +56,7 @@ def run(
     recipe = km.recipes[network["recipe"]].replace(
         learning_rate=rate,
         scale_learning_rate=False,
+        synchronize_batch_norm=True,
         dropout=0.0,  # its draws are each replica's own
         batch_size=BATCH // replicas,
         background_class=False,

@@ -98,6 +98,10 @@ def _make_parser() -> argparse.ArgumentParser:
     fields(made)
 
     made = verb("launch", verbs.launch, "train or evaluate in several processes here")
+    made.epilog = (
+        "TensorFlow's servers listen on every interface of this machine, to anyone, "
+        "without a password: where others reach it, close its ports to them."
+    )
     made.add_argument(
         "-n", "--workers", type=parse_value, help="processes that train (default 2)"
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import itertools
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from matplotlib import colormaps
@@ -15,7 +18,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator
 
+from keras_mobilenets import storage
 from keras_mobilenets.architecture import Cost
+from keras_mobilenets.architecture.arguments import check_choice, shown
+from keras_mobilenets.errors import UsageError
+from keras_mobilenets.options import check_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,16 +48,21 @@ DASHES = ("-", "--", ":")  # one a network
 def plot_curves(
     history: str | os.PathLike[str], path: str | os.PathLike[str] | None = None
 ) -> Figure:
-    """Loss and accuracy over the epochs of a history.csv; saved to `path` if given."""
-    with open(history, newline="") as file:
-        rows = list(csv.DictReader(file))
-    epochs = [int(row["epoch"]) + 1 for row in rows]
+    """Loss and accuracy over the epochs of a history.csv; saved to `path` if given.
+
+    Raises:
+        UsageError: `history` is no such file, or `path` cannot be written.
+    """
+    path = _writable(path)
+    columns = _read_history(history)
+    epochs = [epoch + 1 for epoch in columns["epoch"]]
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for column, label in ((metric, "training"), (f"val_{metric}", "validation")):
-            if rows and column in rows[0]:
-                values = [float(row[column]) for row in rows]
-                axes.plot(epochs, values, marker="o", markersize=3, label=label)
+            if epochs and column in columns:
+                axes.plot(
+                    epochs, columns[column], marker="o", markersize=3, label=label
+                )
         axes.set(xlabel="epoch", ylabel=metric)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
@@ -62,7 +74,20 @@ def plot_curves(
 def plot_cost(
     cost: Cost, path: str | os.PathLike[str] | None = None, title: str = ""
 ) -> Figure:
-    """Mult-adds (left) and parameters (right) of every layer, in forward order."""
+    """Mult-adds (left) and parameters (right) of every layer, in forward order.
+
+    Raises:
+        UsageError: `cost` is not of `keras_mobilenets.cost`, or `path` cannot be
+            written.
+    """
+    path = _writable(path)
+    if not isinstance(cost, Cost):
+        raise UsageError(
+            "cost must be what keras_mobilenets.cost returns; got "
+            f"{shown(cost)}: give cost('mobilenet_v2')"
+        )
+    if not isinstance(title, str):
+        raise UsageError(f"title must be a text; got {shown(title)}")
     layers = [row for row in cost.layers if row.macs]
     figure = Figure(figsize=(10, 0.16 * len(layers) + 1.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -93,9 +118,15 @@ def plot_search(
     A line for every alpha, a marker for every resolution, and the Pareto front. Of
     several trials of one network the best is on the line, the others are pale. Rows
     are those of `SearchResult`; without an accuracy or this cost they are left out.
+
+    Raises:
+        UsageError: `cost` is not one of `COST_AXES`, rows lack what is drawn, or `path`
+            cannot be written.
     """
-    unit, label = COST_AXES[cost]
-    rows = [row for row in rows if None not in (row["accuracy"], row[cost])]
+    path = _writable(path)
+    unit, label = COST_AXES[check_choice("cost", cost, COST_AXES)]
+    rows = _drawable("rows", rows, cost)
+    front = _drawable("front", front, cost)
     names, alphas, sizes = (
         sorted({row[field] for row in rows})
         for field in ("name", "alpha", "resolution")
@@ -128,7 +159,6 @@ def plot_search(
             alpha=1 if on_line else 0.3,
             zorder=3,
         )
-    front = list(front)
     axes.step(
         [row[cost] / unit for row in front],
         [100 * row["accuracy"] for row in front],
@@ -173,9 +203,79 @@ def _bars(axes: Axes, layers: list, values: list[float], label: str) -> None:
     axes.set_axisbelow(True)
 
 
-def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
+def _read_history(path: str | os.PathLike[str]) -> dict[str, list[float]]:
+    """The columns of a history.csv."""
+    path = check_path("history", path)
+    try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe would wait
+            raise ValueError("not a file")
+        with open(path, newline="") as file:
+            names, *rows = csv.reader(file)
+        columns: dict[str, list[float]] = {name: [] for name in names}
+        for row in rows:
+            for name, value in zip(names, row, strict=True):
+                # A column that only some epochs have is empty in the others.
+                columns[name].append(float(value or "nan"))
+        return {**columns, "epoch": [int(epoch) for epoch in columns["epoch"]]}
+    except (OSError, ValueError, OverflowError, KeyError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise UsageError(
+            "history must be a CSV file of numbers with a column 'epoch', such as "
+            f"history.csv of train; got {path!r} ({reason})"
+        ) from error
+
+
+def _drawable(
+    argument: str, rows: Iterable[Mapping[str, Any]], cost: str
+) -> list[Mapping[str, Any]]:
+    """Those of `rows` that have an accuracy and a cost."""
+    numbers = ("alpha", "resolution", "accuracy", cost)
+    try:
+        rows = list(rows)
+        for row in rows:
+            wrong = [n for n in numbers if not isinstance(row[n], (Real, type(None)))]
+            if wrong or not isinstance(row["name"], str):
+                raise TypeError(f"{(*wrong, 'name')[0]} of {shown(row)}")
+    except (TypeError, KeyError, IndexError) as error:
+        raise UsageError(
+            f"{argument} must be an iterable of dicts with name and the numbers "
+            f"{', '.join(numbers)}, such as `table` of a SearchResult; got "
+            f"{shown(rows)} ({type(error).__name__}: {error})"
+        ) from error
+    return [
+        row
+        for row in rows
+        if None not in (row["accuracy"], row[cost])
+        and math.isfinite(row["accuracy"])
+        and 0 < row[cost] < math.inf  # on a logarithmic axis
+    ]
+
+
+def _writable(path: str | os.PathLike[str] | None) -> pathlib.Path | None:
+    """`path`, as a file that Matplotlib can write; its folder is made."""
+    if path is None:
+        return None
+    target = pathlib.Path(check_path("path", path))
+    suffixes = sorted(Figure().canvas.get_supported_filetypes())
+    if target.suffix[1:].lower() not in suffixes:
+        raise UsageError(
+            f"path must be a file name that ends with one of .{', .'.join(suffixes)}; "
+            f"got {shown(path)}"
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise UsageError(
+            f"path must be a file that can be written; got {shown(path)} "
+            f"({error.strerror})"
+        ) from error
+    return target
+
+
+def _saved(figure: Figure, path: pathlib.Path | None) -> Figure:
     if path is not None:
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+        with storage.replacing(path) as beside:
+            figure.savefig(beside, dpi=150)
     return figure

@@ -17,7 +17,9 @@ from typing import IO
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 QUIET, WARNINGS = "2", "1"  # errors only; warnings too
-ABOUT_GPUS = re.compile(r"gpu|cuda|cudnn|nccl|nvidia|dlopen|\.so\b", re.IGNORECASE)
+ABOUT_GPUS = re.compile(
+    r"gpu|cuda|cuinit|cudnn|nccl|nvidia|dlopen|\.so\b", re.IGNORECASE
+)
 
 
 def has_nvidia() -> bool:
@@ -53,7 +55,7 @@ def start_tensorflow() -> None:
                 unused = nvidia and not tf.config.list_physical_devices("GPU")
                 if not nvidia:  # where that only complains of CUDA
                     tf.config.list_physical_devices()
-        except BaseException:
+        except Exception:
             _show(notices, re.compile(""))
             raise
         if unused:

@@ -94,8 +94,8 @@ def stop_requests() -> Iterator[StopRequest]:
         yield request
     except _StopNow:
         raise TrainingInterrupted(
-            "asked to stop before the first step, so there is nothing to save: give "
-            "the same command again"
+            "asked to stop, with nothing left to save: give the same command again to "
+            "go on"
         ) from None
     finally:
         _heard = None

@@ -18,7 +18,7 @@ def count(value: float) -> str:
     return f"{value:g}"
 
 
-def printable(text: str) -> str:
+def printable(text: Any) -> str:
     """`text` with all that moves a cursor, colours or ends a line escaped.
 
     Names of files and classes may hold anything but "/" and the null byte.
@@ -27,7 +27,7 @@ def printable(text: str) -> str:
     'a\\\\nb'
     """
     return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)
     )
 
 
@@ -49,3 +49,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([line(header), rule, *map(line, cells)])
+
+
+def short_name(text: str, most: int = 60) -> str:
+    """Text as part of a file name: printable, without a separator, `most` bytes.
+
+    >>> short_name("a/b" * 100, 5)
+    'a_ba_'
+    """
+    name = printable(text).replace("/", "_").replace("\\", "_")
+    return name.encode()[:most].decode(errors="ignore")

@@ -266,7 +266,8 @@ def recipes(arguments: argparse.Namespace) -> None:
                 }
             )
         rows = [(f, v, recipe.sources[f]) for f, v in recipe.as_dict().items()]
-        print(f"{recipe.name}: {recipe.summary}\n")
+        print(f"{recipe.name}: {recipe.summary}")
+        print(f"measured here: {recipe.measured}\n")
         print(table(["field", "value", "source"], rows))
     else:
         first, second = chosen

@@ -25,7 +25,7 @@ BELOW: dict[str, set[str]] = {
     "recipe": {"architecture"},
     "options": set(),
     "settings": {"architecture", "options", "recipe"},
-    "plots": {"architecture", "recipe"},
+    "plots": {"architecture", "recipe", "options"},
     "models": {"architecture", "recipe"},
     "data": {"architecture", "recipe"},
     "deploy": {"architecture", "recipe", "models", "data"},

@@ -135,6 +135,7 @@ def test_recipes_listed_shown_and_compared(capsys):
     shown = capsys.readouterr().out
     assert "label_smoothing" in shown
     assert km.recipes["slim_v2"].sources["epsilon"] in shown
+    assert f"measured here: {km.recipes['slim_v2'].measured}" in shown
     assert main(["recipes", "slim_v2", "paper_v2"]) == 0
     compared = capsys.readouterr().out
     assert "slim_v2: 2.5" in compared

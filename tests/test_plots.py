@@ -1,8 +1,11 @@
+import os
+
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
 import keras_mobilenets as km
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.plots import COLORS, LABELS, plot_search
 
 HISTORY = """epoch,accuracy,learning_rate,loss,val_accuracy,val_loss
@@ -149,3 +152,122 @@ def test_search_has_a_line_for_every_alpha_and_a_mark_for_every_resolution(tmp_p
 def test_search_of_one_trial_or_none(rows, tmp_path):
     plot_search(rows, rows, tmp_path / "search.png")
     assert_png(tmp_path / "search.png")
+
+
+def test_a_column_that_only_some_epochs_have(history):
+    history.write_text("epoch,loss,val_loss\n0,2.0,\n1,1.0,3.0\n")
+    values = lines(km.plot_curves(history).axes[0])
+    assert values["training"] == [2, 1]
+    assert values["validation"] == pytest.approx([float("nan"), 3], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"loss\n1\n",
+        b"epoch,loss\n0,high\n",
+        b"epoch,loss\n0\n",
+        b"epoch,loss\n0,1,2\n",
+        b"epoch,loss\ninf,1\n",
+        b"epoch,loss\n,1\n",
+        b"\xff\xfe\x00",
+    ],
+    ids=repr,
+)
+def test_a_damaged_history_is_named(content, history):
+    history.write_bytes(content)
+    with pytest.raises(UsageError, match=f"history must be .* got '{history}'"):
+        km.plot_curves(history)
+
+
+@pytest.mark.parametrize("wrong", ["/nonexistent", "/", "", "a\0b", 3, None, ["x"]])
+def test_what_is_no_history(wrong):
+    with pytest.raises(UsageError, match="^history must be .* got "):
+        km.plot_curves(wrong)
+
+
+def test_a_pipe_is_no_history(tmp_path):
+    os.mkfifo(tmp_path / "history.csv")
+    with pytest.raises(UsageError, match="not a file"):  # and no wait for a writer
+        km.plot_curves(tmp_path / "history.csv")
+
+
+@pytest.mark.parametrize("wrong", ["x", None, 3, (1, 2)])
+def test_what_is_no_cost(wrong):
+    with pytest.raises(UsageError, match=r"cost must be what keras_mobilenets\.cost"):
+        km.plot_cost(wrong)
+    with pytest.raises(UsageError, match="title must be a text"):
+        km.plot_cost(km.cost(), title=3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "x",
+        None,
+        3,
+        [3],
+        [{}],
+        [trial("wide", 96, 20e6, 0.5)],
+        [trial(0.5, 96, "20e6", 0.5)],
+        [trial(0.5, 96, 20e6, 0.5, name=None)],
+    ],
+    ids=repr,
+)
+def test_what_are_no_rows(wrong):
+    with pytest.raises(UsageError, match="^rows must be"):
+        plot_search(wrong)
+    if wrong != []:
+        with pytest.raises(UsageError, match="^front must be"):
+            plot_search([], wrong)
+
+
+def test_an_unknown_axis():
+    with pytest.raises(UsageError, match="cost must be one of .*did you mean 'macs'"):
+        plot_search([], cost="mac")
+
+
+def test_rows_that_cannot_be_drawn_are_left_out():
+    rows = [trial(0.5, 96, 20e6, float("nan")), trial(0.5, 96, 0, 0.5)]
+    (front,) = plot_search(rows).axes[0].lines
+    assert len(front.get_xdata()) == 0
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x", "", ".png", "folder.png", "file/x.png"])
+def test_what_cannot_be_written_is_refused_first(name, tmp_path, history):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    path = tmp_path / name if name else name
+    for plot in (
+        lambda: km.plot_curves(history, path),
+        lambda: km.plot_cost(km.cost(), path),
+        lambda: plot_search([], (), path),
+    ):
+        with pytest.raises(UsageError, match="^path must be"):
+            plot()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("wrong", [3, b"x.png", ["x.png"], "x\0.png"])
+def test_what_is_no_path(wrong):
+    with pytest.raises(UsageError, match="^path must be"):
+        km.plot_cost(km.cost(), wrong)
+
+
+def test_a_figure_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "cost.png"
+    km.plot_cost(km.cost(), path)
+    before = path.read_bytes()
+
+    def fill(self, beside, **_):
+        with open(beside, "wb") as file:
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fill)
+    with pytest.raises(OSError, match="No space"):
+        km.plot_cost(km.cost(), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

@@ -4,8 +4,11 @@ import math
 import pickle
 import re
 
+import numpy as np
 import pytest
 
+import keras_mobilenets as km
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import (
     FIELDS,
     Recipe,
@@ -52,8 +55,27 @@ def test_sources_are_of_the_fields(name):
     assert recipes[name].summary.endswith(".")
 
 
+@pytest.mark.parametrize("name", recipes)
+def test_each_says_what_was_measured_of_it(name):
+    measured = recipes[name].measured
+    assert measured.endswith(".")
+    # A number stands beside the command that shows it.
+    assert "`" in measured or not re.search(r"\d %", measured)
+
+
+@pytest.mark.parametrize("name", recipes)
+def test_statistics_of_replicas_are_as_the_authors_had_them(name):
+    """Nobody synchronised them; `quick` is nobody's."""
+    assert recipes[name].synchronize_batch_norm == (name == "quick")
+
+
+def test_a_changed_recipe_is_not_what_was_measured():
+    assert recipes["quick"].replace() is recipes["quick"]
+    assert recipes["quick"].replace(epochs=1).measured == "not as changed"
+
+
 def test_fields_are_all_but_the_labels():
-    labels = {"name", "summary", "sources"}
+    labels = {"name", "summary", "measured", "sources"}
     assert {f.name for f in dataclasses.fields(Recipe)} - set(FIELDS) == labels
 
 
@@ -132,6 +154,17 @@ def test_values(name, values):
     assert {field: getattr(recipes[name], field) for field in values} == values
 
 
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_field_has_its_check_and_its_help(field):
+    (found,) = (f for f in dataclasses.fields(Recipe) if f.name == field)
+    assert set(found.metadata) == {"check", "help"}
+    help = found.metadata["help"]
+    assert 0 < len(help) <= 80
+    assert "\n" not in help
+    value = getattr(recipes["slim_v2"], field)
+    assert found.metadata["check"](field, value) == value
+
+
 def test_slim_v2_epochs_are_its_steps():
     steps, images = 5_500_000, 1_281_167
     assert recipes["slim_v2"].epochs == int(steps * 96 / images)
@@ -200,10 +233,14 @@ def test_unknown_field_with_the_nearest(field, nearest):
     assert all(known in message for known in FIELDS)
 
 
-@pytest.mark.parametrize("field", ["name", "summary", "sources"])
+@pytest.mark.parametrize(
+    "field", ["name", "summary", "measured", "sources", "self", "recipe", "obj"]
+)
 def test_labels_are_no_settings(field):
-    with pytest.raises(ValueError, match=f"no argument {field!r}"):
+    with pytest.raises(UsageError, match=f"no argument {field!r}"):
         recipes["slim_v2"].replace(**{field: "mine"})
+    with pytest.raises(UsageError, match=f"no argument {field!r}"):
+        get_recipe("slim_v2", **{field: "mine"})
 
 
 NUMBERS = [
@@ -234,6 +271,7 @@ FLAGS = [
     "staircase",
     "background_class",
     "flip",
+    "exif_orientation",
 ]
 WORDS = ["optimizer", "weight_decay_scope", "color", "resize"]
 PAIRS = ["crop_area", "crop_aspect"]
@@ -244,14 +282,16 @@ def test_every_field_is_tried():
 
 
 def rejected(field, value):
-    with pytest.raises(ValueError, match=field) as error:
+    with pytest.raises(UsageError, match=f"^{field}") as error:
         recipes["slim_v2"].replace(**{field: value})
     return str(error.value)
 
 
 @pytest.mark.parametrize("field", NUMBERS)
 @pytest.mark.parametrize(
-    "value", [-1, math.nan, math.inf, "1", True, [1], {}, 1j, 10**400], ids=repr
+    "value",
+    [-1, math.nan, math.inf, "1", True, [1], {}, 1j, 1e31, 10**400, np.array([1.0])],
+    ids=lambda value: str(value)[:10],
 )
 def test_impossible_numbers(field, value):
     assert repr(value) in rejected(field, value)
@@ -274,6 +314,9 @@ def test_impossible_words(field, value):
     "value",
     [
         1,
+        1e31,
+        (0.1, 1e31),
+        np.array([0.1, 1.0]),
         "ab",
         (1,),
         (0.1, 0.2, 0.3),
@@ -285,7 +328,7 @@ def test_impossible_words(field, value):
         ("a", "b"),
         {0.1: 1, 0.2: 1},
     ],
-    ids=repr,
+    ids=str,
 )
 def test_impossible_pairs(field, value):
     rejected(field, value)
@@ -309,10 +352,13 @@ def test_impossible_pairs(field, value):
         ("batch_norm_momentum", 1),
         ("kernel_stddev", 0),
         ("batch_size", 0),
+        ("batch_size", 10**23),
+        ("asynchronous_workers", 10**23),
         ("batch_size", 1.5),
         ("batch_size", None),
         ("epochs", 0),
         ("epochs", 2.5),
+        ("epochs", 10**23),
         ("early_stopping_patience", 0),
         ("crop_area", (0.5, 1.5)),
         ("crop_min_covered", 1.1),
@@ -354,9 +400,60 @@ def test_possible_values(field, value):
     assert getattr(recipes["slim_v2"].replace(**{field: value}), field) == value
 
 
-def test_the_first_update_may_not_divide_by_zero():
-    with pytest.raises(ValueError, match="epsilon must be above 0"):
-        recipes["slim_v2"].replace(epsilon=0, initial_accumulator=0)
+@pytest.mark.parametrize(
+    ("field", "value", "held"),
+    [
+        ("learning_rate", 1e-50, "0.0"),
+        ("kernel_stddev", 1e-50, "0.0"),
+        ("decay_epochs", 1e-50, "0.0"),
+        ("crop_aspect", (1e-50, 1), "0.0"),
+        ("ema_decay", 1 - 1e-12, "1.0"),
+        ("momentum", 1 - 1e-12, "1.0"),
+        ("batch_norm_momentum", 1 - 1e-12, "1.0"),
+    ],
+)
+def test_numbers_that_float32_makes_impossible(field, value, held):
+    """An average that never moves, or a rate of 0, without a word."""
+    assert f"got {held}" in rejected(field, value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "plain"),
+    [
+        ("learning_rate", np.float32(0.5), 0.5),
+        ("epochs", np.int64(3), 3),
+        ("epochs", 3.0, 3),
+        ("crop_area", [np.float32(0.5), np.int32(1)], (0.5, 1.0)),
+        ("resize", np.str_("half_pixel"), "half_pixel"),
+    ],
+)
+def test_values_of_numpy_become_plain(field, value, plain):
+    accepted = getattr(recipes["slim_v2"].replace(**{field: value}), field)
+    assert accepted == plain
+    assert type(accepted) is type(plain)
+    assert json.loads(json.dumps(accepted)) is not None
+
+
+def test_a_recipe_is_checked_however_it_is_made():
+    with pytest.raises(UsageError, match="epochs must be"):
+        dataclasses.replace(recipes["quick"], epochs=0)
+    values = recipes["quick"].as_dict()
+    mine = km.Recipe("mine", "Made by hand.", **values)
+    assert mine.sources == dict.fromkeys(FIELDS, "[yours]")
+    with pytest.raises(UsageError, match="dropout must be"):
+        km.Recipe("mine", "Made by hand.", **{**values, "dropout": 1})
+
+
+def test_no_crop_covers_more_than_its_area():
+    with pytest.raises(UsageError, match="crop_min_covered must be at most .* 0.5"):
+        recipes["slim_v2"].replace(crop_area=(0.2, 0.5), crop_min_covered=0.6)
+    recipes["slim_v2"].replace(crop_area=None, crop_min_covered=0.6)
+
+
+@pytest.mark.parametrize("epsilon", [0, 1e-50])
+def test_the_first_update_may_not_divide_by_zero(epsilon):
+    with pytest.raises(UsageError, match="epsilon must be above 0"):
+        recipes["slim_v2"].replace(epsilon=epsilon, initial_accumulator=0)
     recipes["slim_v2"].replace(optimizer="sgd", epsilon=0, initial_accumulator=0)
 
 

@@ -71,7 +71,9 @@ def _model(name: str, alpha: float, size: int) -> Any:
 
     model = km.build(name, alpha=alpha, resolution=size)
     recipe = {"mobilenet_v1": "slim_v1", "mobilenet_v2": "slim_v2"}[name]
-    return km.compile(model, recipe, steps_per_epoch=10_000)
+    return km.compile(
+        model, recipe, steps_per_epoch=10_000, synchronize_batch_norm=True
+    )
 
 
 def _data(size: int, batch: int) -> Any:

@@ -107,14 +107,15 @@ def check_number(
     low: float,
     open_low: bool = False,
     high: float = math.inf,
+    open_high: bool = False,
     fix: str = "",
 ) -> float:
-    """A finite real number from `low` (`open_low`: above it) to `high`."""
+    """A finite real number from `low` (`open_low`: above it) to `high` (below it)."""
     bound = f"above {low:g}" if open_low else f"of at least {low:g}"
     if high < math.inf:
-        bound += f" and at most {high:g}"
+        bound += f" and below {high:g}" if open_high else f" and at most {high:g}"
     within = _is_real(value) and low <= value <= high
-    if not within or (open_low and value == low):
+    if not within or (open_low and value == low) or (open_high and value == high):
         raise UsageError(
             f"{argument} must be a finite number {bound}; got {shown(value)}"
             + (f"; {fix}" if fix else "")
@@ -128,7 +129,8 @@ def check_integer(
     """A whole number from `low` to `high`."""
     high = min(high, MAX_INTEGER)
     if not _is_real(value) or value != int(value) or not low <= value <= high:
-        too_high = isinstance(value, numbers.Real) and value > high
+        number: Any = value if isinstance(value, numbers.Real) else 0
+        too_high = number > high
         bound = f"of at least {low}"
         if high < MAX_INTEGER or too_high:
             bound += f" and at most {high}"

@@ -132,9 +132,11 @@ def _conv(pen: _Pen, row: Conv, channels: int) -> None:
     pen.convolve(row.name, "conv", channels, kernel=row.kernel, stride=stride)
 
 
-def _separable(pen: _Pen, block: str, row: Separable, stride: int, channels: int):
+def _separable(
+    pen: _Pen, block: str, row: Separable, stride: int, channels: int
+) -> None:
     stride, dilation = pen.dilate(stride)
-    spatial = {"kernel": 3, "stride": stride, "dilation": dilation}
+    spatial: dict[str, Any] = {"kernel": 3, "stride": stride, "dilation": dilation}
     if not row.separable:
         pen.convolve(f"{block}_conv", "conv", channels, **spatial)
         return

@@ -14,12 +14,16 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from keras_mobilenets.architecture.arguments import check_resolution
-from keras_mobilenets.data.broken import Broken
-from keras_mobilenets.data.pipeline import MEMORY_BUDGET, PARTS, Part, Source
+from keras_mobilenets.data.checking import Broken
+from keras_mobilenets.data.decoding import exif_orientation
+from keras_mobilenets.data.headers import JPEG
+from keras_mobilenets.data.pipeline import PARTS, Part, Source
 from keras_mobilenets.data.preprocessing import eval_image, train_image
 from keras_mobilenets.data.sources import find_source
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
+from keras_mobilenets.storage import replacing
+from keras_mobilenets.text import printable
 
 ROWS, COLUMNS = 8, 8  # of the contact sheet: images, and epochs of each
 GAP = 4  # pixels between them
@@ -38,6 +42,7 @@ class Example(NamedTuple):
     """One image of a split."""
 
     name: str  # its path, or SPLIT/NUMBER
+    orientation: int  # of EXIF, of a JPEG; else 1
     label: int
     height: int
     width: int
@@ -58,8 +63,8 @@ def check_data(
     Args:
         source, data_dir, splits: as in `load_data`.
         resolution, recipe: of the contact sheet.
-        sheet: a new PNG file: a row for one training image of each of the first eight
-            classes, prepared as for evaluation and then as in seven epochs.
+        sheet: a new PNG file, named so: a row for one training image of each of the
+            first eight classes, prepared as for evaluation and then as in seven epochs.
 
     Returns:
         A dict, ready for JSON:
@@ -79,8 +84,8 @@ def check_data(
     """
     resolution = check_resolution(None, resolution)
     recipe = get_recipe(recipe)
-    if sheet is not None and os.path.exists(sheet):
-        raise UsageError(f"sheet must be a new file; {os.fspath(sheet)!r} exists")
+    if sheet is not None:
+        sheet = _check_sheet(sheet)
     report: dict[str, Any] = {
         "source": os.fspath(source) if isinstance(source, os.PathLike) else source,
         "classes": {},
@@ -107,8 +112,9 @@ def check_data(
         source,
         data_dir,
         splits,
-        MEMORY_BUDGET,
         answer=lambda found, _: broken.update(found),
+        note=report["notes"].append,
+        exif=recipe.exif_orientation,
     )
     report["broken"] = [{"path": p, "reason": r} for p, r in broken.items()]
     if broken:
@@ -120,10 +126,27 @@ def check_data(
     report["splits"] = {split: _sizes(found) for split, found in examples.items()}
     _count_classes(report, examples, parts.classes)
     _find_duplicates(report, examples, parts.classes)
+    _note_orientations(report, examples, recipe)
     if sheet is not None:
-        _draw(parts, examples["train"], resolution, recipe, Path(sheet))
+        _draw(parts, examples["train"], resolution, recipe, sheet)
         report["sheet"] = os.fspath(sheet)
     return report
+
+
+def _check_sheet(sheet: str | os.PathLike) -> Path:
+    """Where a contact sheet can be written, before every image is read."""
+    path = Path(sheet).expanduser()
+    if path.suffix.lower() != ".png":
+        raise UsageError(
+            f"sheet must be a PNG file, such as 'sheet.png'; got {os.fspath(sheet)!r}"
+        )
+    if os.path.lexists(path):
+        raise UsageError(f"sheet must be a new file; {os.fspath(sheet)!r} exists")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(
+            f"sheet must be in a folder that can be written; got {os.fspath(sheet)!r}"
+        )
+    return path
 
 
 def _tar_files(
@@ -157,24 +180,45 @@ def _examples(part: Part, split: str) -> list[Example]:
         content = tf.raw_ops.Fingerprint(
             data=tf.reshape(image, [1, -1]), method="farmhash64"
         )
-        name = stored if part.named else ""
-        return name, label, tf.shape(image), content[0]
+        name, turned = tf.constant(""), tf.constant(1)
+        if part.fetch:  # what is stored is a path
+            name, encoded = stored, tf.io.read_file(stored)
+            is_jpeg = tf.equal(tf.strings.substr(encoded, 0, len(JPEG)), JPEG)
+            turned = tf.cond(is_jpeg, lambda: exif_orientation(encoded), lambda: turned)
+        return name, label, turned, tf.shape(image), content[0]
 
-    described = part.examples.map(
-        describe, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    ).prefetch(tf.data.AUTOTUNE)
+    described = (
+        part.examples()
+        .map(describe, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
     return [
         Example(
             os.fsdecode(name) or f"{split}/{number}",
+            int(turned),
             int(label),
             int(shape[0]),
             int(shape[1]),
             content.tobytes() + shape.tobytes(),
         )
-        for number, (name, label, shape, content) in enumerate(
+        for number, (name, label, turned, shape, content) in enumerate(
             described.as_numpy_iterator()
         )
     ]
+
+
+def _note_orientations(
+    report: dict[str, Any], examples: dict[str, list[Example]], recipe: Recipe
+) -> None:
+    """How many files a camera has marked to be turned, and what the recipe does."""
+    turned = [e.name for found in examples.values() for e in found if e.orientation > 1]
+    if turned:
+        does = "turns them" if recipe.exif_orientation else "takes them as they lie"
+        report["notes"].append(
+            f"{_number(turned, 'image')} with an EXIF orientation, such as "
+            f"{turned[0]!r}: the recipe {recipe.name!r} {does} "
+            f"(exif_orientation={recipe.exif_orientation})"
+        )
 
 
 def _contents(examples: list[Example]) -> list[bytes]:
@@ -211,7 +255,8 @@ def _count_classes(
         if absent:
             report["notes"].append(
                 f"{split} has no image of {_number(absent, 'class', 'classes')}: "
-                f"{', '.join(absent[:5])}{', ...' if len(absent) > 5 else ''}"
+                f"{', '.join(map(printable, absent[:5]))}"
+                f"{', ...' if len(absent) > 5 else ''}"
             )
 
 
@@ -258,8 +303,12 @@ def _draw(
         if len(first) < ROWS:
             first.setdefault(example.label, number)
     part, chosen = parts.train, list(first.values())
-    stored = part.examples.enumerate().filter(
-        lambda number, _: tf.reduce_any(number == tf.constant(chosen, tf.int64))
+    stored = (
+        part.examples()
+        .enumerate()
+        .filter(
+            lambda number, _: tf.reduce_any(number == tf.constant(chosen, tf.int64))
+        )
     )
     rows = []
     for number, (raw, _) in stored.take(len(chosen)):
@@ -277,9 +326,8 @@ def _draw(
     )
     height, width = len(rows) * (resolution + GAP), COLUMNS * (resolution + GAP)
     sheet = framed.transpose(0, 2, 1, 3, 4).reshape(height, width, 3)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    Image.fromarray(sheet[:-GAP, :-GAP]).save(beside, "PNG")
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        Image.fromarray(sheet[:-GAP, :-GAP]).save(beside, "PNG")
 
 
 def _number(things: Any, one: str, many: str | None = None) -> str:

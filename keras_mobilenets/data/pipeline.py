@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets.data.order import permutation, shards_at_once, stretches
 from keras_mobilenets.data.preprocessing import (
     Box,
     after_eval_box,
@@ -27,45 +28,61 @@ from keras_mobilenets.recipe import Recipe
 
 MEMORY_BUDGET = 256 * 2**20  # bytes for the cache, or the shuffle buffer, of a split
 PREFETCHED = 4  # batches that are ready before they are asked for
-LOOKED_AT = 64  # examples that are checked at a time, where a source checks any
+FETCHED = 64  # examples that are fetched by their numbers at a time
 
-# From the places of some examples in their split to what is stored of them, their
+# From the numbers of some examples of a split to what is stored of them, their
 # labels, and for each whether it is itself, not another in its place.
-Check = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+Fetch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shards:
+    """The files of a split that is read in order, not by number.
+
+    `lengths` are their examples; `read(shard, first, count)` gives so many
+    (stored, label) of one of them, from the first on.
+    """
+
+    lengths: tuple[int, ...]
+    read: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.data.Dataset]
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One split of a source, in a fixed order.
+    """One split of a source: `count` examples, numbered from 0.
 
-    `examples` has (stored, label) pairs; `decode` turns what is stored (pixels,
-    encoded bytes, a path) into the part of the uint8 image [h, w, channels] that a
-    box takes. `stored_bytes` is the size of one stored example, for the memory
-    budget. `named` says that what is stored is a path. `check`, where there is one,
-    is asked about every example just before it is decoded. `portion(number, of)`,
-    where there is one, is the examples of one of so many consecutive portions, as
-    equal as can be with the longer ones first, read without the others.
+    `examples()` has their (stored, label) pairs in order, and needs no Python. `decode`
+    turns what is stored (pixels, encoded bytes, a path) into the part of the uint8
+    image [h, w, channels] that a box takes. How they are read in another order:
+
+    - by `fetch`, from numbers, if there is one; what is stored is then a path;
+    - from `shards`, if there are any, through a buffer of `buffer` examples: the split
+      is larger than the memory budget;
+    - else all of them are kept in memory.
     """
 
-    examples: tf.data.Dataset
+    examples: Callable[[], tf.data.Dataset]
     count: int
-    stored_bytes: int
     decode: Callable[[tf.Tensor, Box], tf.Tensor]
-    named: bool = False
-    check: Check | None = None
-    portion: Callable[[int, int], tf.data.Dataset] | None = None
+    fetch: Fetch | None = None
+    shards: Shards | None = None
+    buffer: int = 1
 
 
 PARTS = ("train", "validation", "test")
 
 
 class Source(NamedTuple):
-    """What a source of images gives: three parts, and the names of the classes."""
+    """What a source of images gives: three parts, and the names of the classes.
+
+    `describe` says which examples these are, ready for JSON: see `data.index`.
+    """
 
     train: Part
     validation: Part
     test: Part
     classes: tuple[str, ...]
+    describe: Callable[[], dict[str, Any]]
 
 
 class Epochs:
@@ -94,20 +111,18 @@ class Running(NamedTuple):
     """How batches are made, whatever is in them.
 
     `batch_size` is that of all `workers` together, each of which gets `replicas`
-    batches a step; this is the batches of number `worker`. `memory` is the bytes a
-    split may take for its cache or its shuffle buffer. `threads` is the size of a
+    batches a step; this is the batches of number `worker`. `threads` is the size of a
     thread pool of the dataset's own; None shares TensorFlow's.
     """
 
     batch_size: int
-    memory: int = MEMORY_BUDGET
     threads: int | None = None
     worker: int = 0
     workers: int = 1
     replicas: int = 1
 
     @property
-    def share(self) -> int:
+    def replica_batch_size(self) -> int:
         """The images of one batch of one replica."""
         return self.batch_size // (self.workers * self.replicas)
 
@@ -124,15 +139,6 @@ class Running(NamedTuple):
         """The full batches in so many images."""
         return count // self.batch_size
 
-    def holds(self, part: Part) -> bool:
-        """Whether the stored examples of a split fit in the memory that it may take."""
-        return part.count * part.stored_bytes <= self.memory
-
-    def apart(self, part: Part) -> bool:
-        """Whether each worker reads a portion of a split only, not all of it."""
-        some_for_each = 1 < self.workers <= part.count
-        return some_for_each and part.portion is not None and not self.holds(part)
-
 
 def training_batches(
     part: Part,
@@ -148,35 +154,28 @@ def training_batches(
 
     Gives (float32 [b, resolution, resolution, 3], int64 [b]); `epochs` says where a
     pass begins, and one that is `endless` goes on with the next epochs. None leaves
-    that to chance, wherever the pass is made. `shift` is added to the labels. Several
-    workers have the images of one worker's batch between them, step for step; or of a
-    portion each, where they read apart.
+    that to chance, wherever the pass is made, which may be in a process without this
+    one's Python. `shift` is added to the labels. Several workers have the images of
+    one worker's batch between them, step for step; or of a portion each, where a split
+    is read from its shards.
     """
-    stored = _cached(_numbered(part, running), part, running)
     steps = running.steps(part.count)
-    workers, worker = running.workers, running.worker
-    if running.apart(part):
-        workers, worker = 1, 0  # among whom the examples that are read are dealt out
-    step_size = running.batch_size // running.workers * workers  # of them
-    buffer = max(1, min(part.count, running.memory // part.stored_bytes))
+
+    if part.shards:
+        examples_of = _shuffled_shards(part, seed, running, by_chance=epochs is None)
+    elif part.fetch and epochs:
+        examples_of = _shuffled_numbers(part, seed, running)
+    else:
+        examples_of = _shuffled_memory(part, running)
 
     def one_epoch(place: tf.Tensor) -> tf.data.Dataset:
         # tf.data mixes the global seed into its own; the global seed of this
         # function's graph is unset, so that the order depends on ours alone.
         tf.compat.v1.get_default_graph().seed = None
-        epoch, step = place[0], place[1]
-        key = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
+        key = tf.random.fold_in(tf.constant([seed, 0], tf.int64), place[0])
         drawn = tf.random.stateless_uniform([2], key, minval=None, dtype=tf.int64)
-        examples = (
-            stored.shuffle(buffer, drawn[0], reshuffle_each_iteration=False)
-            .take(steps * step_size)
-            .skip(step * step_size)  # read, but not decoded
-            .shard(workers, worker)
-        )
         keys = tf.data.Dataset.from_tensors(drawn[1]).repeat()
-        if epochs:  # else perhaps in another process, without this one's Python
-            examples = _checked(examples, part)
-        return tf.data.Dataset.zip(keys, examples)
+        return tf.data.Dataset.zip(keys, examples_of(place, drawn[0]))
 
     def example(key, numbered):
         index, (raw, label) = numbered[:2]
@@ -208,7 +207,7 @@ def training_batches(
     batches = (
         places.flat_map(one_epoch)
         .map(example, num_parallel_calls=running.parallel, deterministic=True)
-        .batch(running.share, drop_remainder=True)
+        .batch(running.replica_batch_size, drop_remainder=True)
     )
     if not endless:
         batches = _of_length(batches, steps * running.replicas)
@@ -226,7 +225,9 @@ def evaluation_batches(
     """Every image of a split once, in a fixed order.
 
     The last batch may be short; with `pad` it is filled with black images, and each
-    batch has a third part: weights, float32 [b], 1 for images and 0 for filling.
+    batch has a third part: weights, float32 [b], 1 for images and 0 for filling. An
+    image that has broken since it was found good does not count: it has weight 0, and
+    is left out where there are no weights.
     """
     steps = -(-part.count // running.batch_size)
     mine = len(range(running.worker, part.count, running.workers))
@@ -244,54 +245,131 @@ def evaluation_batches(
         label = tf.cast(label, tf.int64) + shift
         return (image, label, tf.cast(itself, tf.float32)) if pad else (image, label)
 
-    stored = _numbered(part, running)
-    if not running.apart(part):
-        stored = stored.shard(running.workers, running.worker)
-    examples = _checked(_cached(stored, part, running), part)
-    if not pad and part.check:
-        examples = examples.filter(lambda _, stored, itself: itself)
+    workers, worker = running.workers, running.worker
+    if part.shards:
+        lengths = part.shards.lengths
+        rows = stretches(lengths, np.arange(len(lengths)), worker, workers)
+        examples = _read(part.shards, rows, 1)
+    elif part.fetch:
+        numbers = tf.data.Dataset.range(worker, part.count, workers)
+        examples = _fetched(numbers, part)
+        if not pad:
+            examples = examples.filter(lambda _, stored, itself: itself)
+    else:
+        examples = part.examples().enumerate().shard(workers, worker).cache()
     examples = examples.map(
         example, num_parallel_calls=running.parallel, deterministic=True
     )
     if pad:
-        missing = steps * running.share * running.replicas - mine
+        missing = steps * running.replica_batch_size * running.replicas - mine
         filled = tf.data.Dataset.from_tensors(filling).repeat(missing)
-        batches = examples.concatenate(filled).batch(running.share, drop_remainder=True)
+        batches = examples.concatenate(filled).batch(
+            running.replica_batch_size, drop_remainder=True
+        )
         length = steps * running.replicas
     else:
-        batches = examples.batch(running.share)
-        length = -(-mine // running.share)
+        batches = examples.batch(running.replica_batch_size)
+        length = -(-mine // running.replica_batch_size)
     return _finished(_of_length(batches, length), running)
 
 
-def _numbered(part: Part, running: Running) -> tf.data.Dataset:
-    """(place in the split, (stored, label)) of the examples that a worker reads."""
-    if not running.apart(part):
-        return part.examples.enumerate()
-    size, longer = divmod(part.count, running.workers)
-    first = running.worker * size + min(running.worker, longer)
-    return part.portion(running.worker, running.workers).enumerate(first)
+# Where the examples of an epoch come from. Each gives a function from the place where a
+# pass begins (epoch, step) and a number drawn for the epoch to (number, (stored,
+# label)) of this worker's examples. Those that are fetched have a third part: whether
+# the example is itself.
+
+Shuffled = Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]
 
 
-def _cached(stored: tf.data.Dataset, part: Part, running: Running) -> tf.data.Dataset:
-    """The stored examples, in memory after the first pass if they fit the budget."""
-    return stored.cache() if running.holds(part) else stored
+def _shuffled_numbers(part: Part, seed: int, running: Running) -> Shuffled:
+    """Of a permutation of all numbers, from the step on."""
+    size, steps = running.batch_size, running.steps(part.count)
+
+    def order(place: np.ndarray) -> np.ndarray:
+        numbers = permutation(part.count, seed, place[0])[: steps * size]
+        return numbers[place[1] * size :][running.worker :: running.workers]
+
+    def epoch(place: tf.Tensor, _: tf.Tensor) -> tf.data.Dataset:
+        numbers = tf.ensure_shape(tf.numpy_function(order, [place], tf.int64), [None])
+        return _fetched(tf.data.Dataset.from_tensor_slices(numbers), part)
+
+    return epoch
 
 
-def _checked(numbered: tf.data.Dataset, part: Part) -> tf.data.Dataset:
-    """With a third part, if the split has a check: whether the example is itself."""
-    if part.check is None:
-        return numbered
-    _, stored = numbered.element_spec
-    types = [spec.dtype for spec in stored]
+def _fetched(numbers: tf.data.Dataset, part: Part) -> tf.data.Dataset:
+    """The examples of these numbers, a few at a time."""
 
-    def check(index, _):
-        raw, label, itself = tf.numpy_function(part.check, [index], [*types, tf.bool])
-        for values in (raw, label, itself):
-            values.set_shape(index.shape)
-        return index, (raw, label), itself
+    def fetch(some: tf.Tensor):
+        found = tf.numpy_function(part.fetch, [some], [tf.string, tf.int64, tf.bool])
+        raw, label, itself = (tf.ensure_shape(values, [None]) for values in found)
+        return some, (raw, label), itself
 
-    return numbered.batch(LOOKED_AT).map(check).unbatch()
+    return numbers.batch(FETCHED).map(fetch).unbatch()
+
+
+def _shuffled_memory(part: Part, running: Running) -> Shuffled:
+    """Of all examples, in memory, from the step on; needs no Python."""
+    stored = part.examples().enumerate().cache()  # once for all epochs
+    size, steps = running.batch_size, running.steps(part.count)
+
+    def epoch(place: tf.Tensor, chance: tf.Tensor) -> tf.data.Dataset:
+        return (
+            stored.shuffle(part.count, chance, reshuffle_each_iteration=False)
+            .take(steps * size)
+            .skip(place[1] * size)
+            .shard(running.workers, running.worker)
+        )
+
+    return epoch
+
+
+def _shuffled_shards(
+    part: Part, seed: int, running: Running, by_chance: bool
+) -> Shuffled:
+    """Of a portion of the examples, from the step on.
+
+    The shards come in an order of the epoch's own, several at once, and what is read
+    leaves the buffer by chance. Workers share what comes in that order: the images of
+    a worker change from epoch to epoch. What lies before the step is read, but not
+    decoded. `by_chance` needs no Python.
+    """
+    lengths = part.shards.lengths
+    size = running.batch_size // running.workers  # of a step of this worker
+    at_once = shards_at_once(len(lengths) // running.workers)
+    whole = stretches(lengths, np.arange(len(lengths)), running.worker, running.workers)
+
+    def plan(place: np.ndarray) -> np.ndarray:
+        order = permutation(len(lengths), seed, place[0])
+        return stretches(lengths, order, running.worker, running.workers)
+
+    def epoch(place: tf.Tensor, chance: tf.Tensor) -> tf.data.Dataset:
+        if by_chance:
+            pair = tf.stack([chance, 0])
+            rows = tf.random.experimental.stateless_shuffle(whole, pair)
+        else:
+            rows = tf.numpy_function(plan, [place], tf.int64)
+        return (
+            _read(part.shards, tf.ensure_shape(rows, [None, 3]), at_once)
+            .shuffle(part.buffer, chance, reshuffle_each_iteration=False)
+            .take(running.steps(part.count) * size)
+            .skip(place[1] * size)
+        )
+
+    return epoch
+
+
+def _read(shards: Shards, rows: tf.Tensor | np.ndarray, at_once: int):
+    """The examples in stretches of shards, with their numbers in the split."""
+    before = tf.constant(np.cumsum([0, *shards.lengths])[:-1], tf.int64)
+
+    def read(row: tf.Tensor) -> tf.data.Dataset:
+        shard, first, count = row[0], row[1], row[2]  # tf.unstack would crash here
+        number = tf.gather(before, shard) + first
+        return shards.read(shard, first, count).enumerate(number)
+
+    return tf.data.Dataset.from_tensor_slices(rows).interleave(
+        read, cycle_length=at_once, block_length=1
+    )
 
 
 def _of_length(batches: tf.data.Dataset, length: int) -> tf.data.Dataset:

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from keras_mobilenets.data.decoding import decode
 from keras_mobilenets.data.fashion import has_fashion_mnist, prepared_fashion_mnist
-from keras_mobilenets.data.images import decode
-from keras_mobilenets.data.pipeline import MEMORY_BUDGET, PARTS, Part, Source
+from keras_mobilenets.data.pipeline import MEMORY_BUDGET, PARTS, Part, Shards, Source
 from keras_mobilenets.data.preprocessing import Box, cropped
 from keras_mobilenets.errors import UsageError
 
 
-def tfds_source(
-    name: str,
-    data_dir: str | os.PathLike | None = None,
-    splits: Mapping[str, str] | None = None,
-    memory: int = MEMORY_BUDGET,
-) -> Source:
-    """The source that TFDS knows as `name`, downloaded and prepared if need be.
+def find_builder(
+    name: str, data_dir: str | os.PathLike | None = None
+) -> tfds.core.DatasetBuilder:
+    """The builder that TFDS knows as `name`, downloaded and prepared if need be.
 
-    `data_dir` is TFDS's; None means its default. `splits` and `memory`: as in
-    `builder_source`. ValueError if TFDS has no such dataset, if it cannot be
-    prepared, or if it does not classify images.
+    `data_dir` is TFDS's; None means its default. UsageError if TFDS has no such
+    dataset, or if it cannot be prepared.
 
-    >>> tfds_source("oxford_flowers102").classes[0]
-    'pink primrose'
+    >>> find_builder("oxford_flowers102").info.splits["train"].num_examples
+    1020
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir)
@@ -54,7 +52,7 @@ def tfds_source(
                 f"could not be ({type(error).__name__}: {reason}); run `tfds build "
                 f"{name}` where its data can be had, then give that data_dir"
             ) from error
-    return builder_source(builder, splits, memory)
+    return builder
 
 
 def _in_debian(builder: tfds.core.DatasetBuilder) -> bool:
@@ -75,6 +73,7 @@ def builder_source(
     builder: tfds.core.DatasetBuilder,
     splits: Mapping[str, str] | None = None,
     memory: int = MEMORY_BUDGET,
+    exif: bool = False,
 ) -> Source:
     """The source in a prepared builder.
 
@@ -86,8 +85,10 @@ def builder_source(
     - no test: the validation images are the test images.
 
     `splits` says otherwise, in TFDS's words: {"train": "train[:50%]"}. A split of
-    no more than `memory` bytes of pixels is stored as pixels. ValueError if the
-    dataset has no `train` split or no `image` and `label`.
+    at most `memory` bytes is kept in memory; of a larger one, `memory` is that of the
+    shuffle buffer. `exif` turns images as their EXIF orientation says.
+
+    UsageError if the dataset has no `train` split or no `image` and `label`.
     """
     name, features = builder.info.name, dict(builder.info.features.items())
     image, label = (features.get(key) for key in ("image", "label"))
@@ -113,8 +114,83 @@ def builder_source(
     else:
         chosen = ("train[:80%]", "train[80%:90%]", "train[90%:]")
     named = {**dict(zip(PARTS, chosen, strict=True)), **(splits or {})}
-    parts = (_part(builder, named[part], memory) for part in PARTS)
-    return Source(*parts, tuple(label.names))
+    parts = {part: _part(builder, named[part], memory, exif) for part in PARTS}
+    return Source(
+        **parts,
+        classes=tuple(label.names),
+        describe=lambda: _describe(builder, named, label.names),
+    )
+
+
+def indexed_builder_source(
+    builder: tfds.core.DatasetBuilder,
+    index: dict[str, Any],
+    splits: Mapping[str, str] | None = None,
+    memory: int = MEMORY_BUDGET,
+    exif: bool = False,
+) -> Source:
+    """The source in a prepared builder with the splits of an index.
+
+    UsageError if the dataset is no longer what it was when the index was written.
+    """
+    before = index["parts"]
+    stored = {part: before[part]["split"] for part in PARTS}
+    if splits and {**stored, **splits} != stored:
+        raise UsageError(
+            f"index {index['file']!r} is of the splits {stored}; got {dict(splits)}"
+        )
+    source = builder_source(builder, stored, memory, exif)
+    now = json.loads(json.dumps(source.describe()))
+    for key in ("name", "data_dir", "classes"):
+        if now[key] != index[key]:
+            raise UsageError(
+                f"index {index['file']!r} is of a TFDS dataset whose {key} is "
+                f"{_shortened(index[key])}; got {_shortened(now[key])}"
+            )
+    for part in PARTS:
+        if now["parts"][part] != before[part]:
+            raise UsageError(
+                f"index {index['file']!r} is of {index['name']!r} with "
+                f"{_shortened(before[part])} for {part}; got "
+                f"{_shortened(now['parts'][part])}: the dataset has been prepared "
+                "anew, or the index is damaged"
+            )
+    return source
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _describe(
+    builder: tfds.core.DatasetBuilder, splits: Mapping[str, str], classes: list[str]
+) -> dict[str, Any]:
+    """Which examples these are: see `data.index`."""
+    return {
+        "kind": "tfds",
+        "name": builder.info.full_name,  # NAME/CONFIG/VERSION
+        "data_dir": os.path.abspath(builder.data_path.parents[_depth(builder)]),
+        "classes": list(classes),
+        "parts": {
+            part: {
+                "split": split,
+                "examples": builder.info.splits[split].num_examples,
+                "shards": [rows.take for rows in _instructions(builder, split)],
+            }
+            for part, split in splits.items()
+        },
+    }
+
+
+def _depth(builder: tfds.core.DatasetBuilder) -> int:
+    """How deep data_path lies below data_dir, less one: NAME/VERSION is 1."""
+    return builder.info.full_name.count("/")
+
+
+def _instructions(builder: tfds.core.DatasetBuilder, split: str) -> list[Any]:
+    """The files of a split: the name of each, what to skip, and what to take."""
+    return [rows for rows in builder.info.splits[split].file_instructions if rows.take]
 
 
 def _labelled(builder: tfds.core.DatasetBuilder, split: str) -> bool:
@@ -124,8 +200,10 @@ def _labelled(builder: tfds.core.DatasetBuilder, split: str) -> bool:
     return all(int(example["label"]) >= 0 for example in examples)
 
 
-def _part(builder: tfds.core.DatasetBuilder, split: str, memory: int) -> Part:
-    """A split: stored as pixels where all of it fits in memory, else as encoded."""
+def _part(
+    builder: tfds.core.DatasetBuilder, split: str, memory: int, exif: bool
+) -> Part:
+    """A split: kept as pixels where all of it fits in memory, else as encoded."""
     try:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError, AssertionError) as error:
@@ -139,33 +217,61 @@ def _part(builder: tfds.core.DatasetBuilder, split: str, memory: int) -> Part:
             f"source must have images in every split; TFDS's {builder.info.name!r} "
             f"has none in {split}"
         )
-    image = builder.info.features["image"]
+    info, image = builder.info, builder.info.features["image"]
     pixels = tf.TensorShape(image.shape).num_elements()  # None where sizes differ
+    if image.encoding_format == "jpeg":
+        pixels = None  # they may have to be turned
     decoded = pixels is not None and count * pixels <= memory
-    whole = builder.info.splits[split.split("[")[0].strip()]
+    whole = info.splits[split.split("[")[0].split("+")[0].strip()]
+    size = pixels if decoded else max(1, whole.num_bytes // whole.num_examples)
+    decoders = None if decoded else {"image": tfds.decode.SkipDecoding()}
 
-    def examples(split: str | tfds.core.splits.AbstractSplit) -> tf.data.Dataset:
+    def examples() -> tf.data.Dataset:
         return builder.as_dataset(
             split=split,
             shuffle_files=False,  # the pipeline shuffles
-            decoders=None if decoded else {"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(try_autocache=False),  # the pipeline caches
-        ).map(lambda example: (example["image"], example["label"]))
+            decoders=decoders,
+            read_config=tfds.ReadConfig(
+                try_autocache=False,  # the pipeline caches
+                interleave_cycle_length=1,  # one file after another, as `shards`
+            ),
+        ).map(_pair)
 
-    def portion(number: int, of: int) -> tf.data.Dataset:
-        return examples(tfds.even_splits(split, of)[number])
+    shards = None
+    if count * size > memory:
+        if info.file_format != tfds.core.FileFormat.TFRECORD:
+            raise UsageError(
+                f"source {info.name!r} is larger than memory_budget ({memory:,} bytes) "
+                f"and stored as {info.file_format.value}; give it {count * size:,} "
+                "bytes, or prepare it as tfrecord"
+            )
+        rows = _instructions(builder, split)
+        names = [row.filename for row in rows]
+        skipped = [row.skip for row in rows]
 
-    return Part(
-        examples(split),
-        count,
-        pixels if decoded else max(1, whole.num_bytes // whole.num_examples),
-        cropped if decoded else _decoder(image),
-        portion=None if "+" in split else portion,  # TFDS would cut each summand
-    )
+        def read(shard: tf.Tensor, first: tf.Tensor, count: tf.Tensor):
+            return (
+                tf.data.TFRecordDataset(tf.gather(tf.constant(names), shard))
+                .skip(tf.gather(tf.constant(skipped, tf.int64), shard) + first)
+                .take(count)
+                .map(lambda x: info.features.deserialize_example(x, decoders=decoders))
+                .map(_pair)
+            )
+
+        shards = Shards(tuple(row.take for row in rows), read)
+    decode = cropped if decoded else _decoder(image, exif)
+    return Part(examples, count, decode, shards=shards, buffer=max(1, memory // size))
 
 
-def _decoder(image: tfds.features.Image) -> Callable[[tf.Tensor, Box], tf.Tensor]:
+def _pair(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    return example["image"], example["label"]
+
+
+def _decoder(
+    image: tfds.features.Image, exif: bool
+) -> Callable[[tf.Tensor, Box], tf.Tensor]:
     """From encoded images of a feature to the part of them that a box takes."""
     if image.dtype == np.uint8:
-        return functools.partial(decode, bmp=False)  # TFDS writes PNG and JPEG
+        exif = exif and image.encoding_format != "png"
+        return functools.partial(decode, bmp=False, exif=exif)  # TFDS writes no BMP
     return lambda encoded, box: cropped(image.decode_example(encoded), box)

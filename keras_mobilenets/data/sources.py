@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import warnings
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
@@ -16,21 +18,29 @@ from keras_mobilenets.architecture.arguments import (
     check_known,
     check_resolution,
 )
-from keras_mobilenets.data.broken import ANSWERS, Broken
+from keras_mobilenets.data.checking import ANSWERS, Broken
 from keras_mobilenets.data.digits import prepared_digits
-from keras_mobilenets.data.folder import folder_source
+from keras_mobilenets.data.folder import folder_source, indexed_folder_source
+from keras_mobilenets.data.index import Index, read_index
 from keras_mobilenets.data.pipeline import (
     MEMORY_BUDGET,
     PARTS,
     Epochs,
+    Part,
     Running,
     Source,
     evaluation_batches,
     training_batches,
 )
-from keras_mobilenets.data.prepared import builder_source, tfds_source
+from keras_mobilenets.data.prepared import (
+    builder_source,
+    find_builder,
+    indexed_builder_source,
+)
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
+
+MAX_THREADS = 1024  # of a dataset's own
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,12 +55,18 @@ class Splits:
     `pad_evaluation` in `load_data`. `steps_per_epoch` counts batches of
     `batch_size`, those of all workers together.
 
+    `train_once` has the training images prepared as for evaluation, every one once, as
+    `validation` has its own.
+
+    `source` is the absolute path of a folder, or the name. `index` says which examples
+    these are; saved, it gives the same splits again: see `Index`.
+
     `endless()` is `train` without an end: a pass goes from the position on through all
     following epochs. Under a strategy give it to `fit` with `steps_per_epoch`: where
     the data of several replicas end inside `fit`, Keras counts a step too many.
     `endless(anywhere=True)` begins at an epoch by chance, for processes that train
     each at its own pace.
-    `share(input_context)` are the splits that `load_data` gives with that
+    `for_worker(input_context)` are the splits that `load_data` gives with that
     `input_context`, without looking through the source again; `set_epoch` and
     `set_position` of either hold for both.
     """
@@ -66,16 +82,24 @@ class Splits:
     resolution: int
     batch_size: int
     steps_per_epoch: int
+    index: Index = dataclasses.field(repr=False)
     epochs: Epochs = dataclasses.field(repr=False)
     endless: Callable[..., tf.data.Dataset] = dataclasses.field(repr=False)
-    share: Callable[[tf.distribute.InputContext], Splits] = dataclasses.field(
+    for_worker: Callable[[tf.distribute.InputContext], Splits] = dataclasses.field(
         repr=False
     )
+    _make_train_once: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
 
-    test_is_validation = False
+    @functools.cached_property
+    def train_once(self) -> tf.data.Dataset:
+        """Every training image once, prepared as for evaluation."""
+        return self._make_train_once()
 
-    def save_index(self, path: str | os.PathLike) -> None:
-        pass
+    @property
+    def test_is_validation(self) -> bool:
+        """Whether the source has no test split, so that validation stands in for it."""
+        parts = self.index.as_dict()["parts"]
+        return parts["test"] == parts["validation"]
 
     def set_epoch(self, epoch: int) -> None:
         """Make every following pass over `train` that epoch, counted from 0.
@@ -111,12 +135,12 @@ def load_data(
     seed: int = 0,
     data_dir: str | os.PathLike | None = None,
     splits: Mapping[str, str] | None = None,
+    index: str | os.PathLike | None = None,
     broken: str = "skip",
     pad_evaluation: bool | None = None,
     input_context: tf.distribute.InputContext | None = None,
     memory_budget: int = MEMORY_BUDGET,
     threads: int | None = None,
-    index: str | os.PathLike | None = None,
 ) -> Splits:
     """A source of images as batches, prepared as the recipe says.
 
@@ -142,13 +166,20 @@ def load_data(
     `splits` takes others, or parts, of a TFDS dataset's splits:
     {"train": "train[:50%]"}.
 
+    `index` is a file that `Splits.index.save` wrote: the splits are those of then, to
+    the file, or to the example of a TFDS dataset, whatever has been added, removed or
+    broken since; a folder is not looked through. UsageError if it is damaged, of
+    another source, or the dataset has been prepared otherwise since.
+
     `broken` says what becomes of files in a folder that cannot be read as images, and
     of class folders without one, all of which are found before anything else is
-    done: "skip" (one warning, and they do not count) or "fail" (ValueError). A file
-    that breaks later, during a run, is named then. With "skip" the next good file,
-    most often one of its class, stands in for it in training, whose batches stay
-    full, and it does not count in evaluation; with "fail" the run ends. So it does in
-    either case when a hundred files in a row are gone.
+    done: "skip" (one warning, and they do not count) or "fail" (UsageError). A file
+    that breaks later, during a run, or between two of one index, is named then. With
+    "skip" the next good file, most often one of its class, stands in for it in
+    training, whose batches stay full, and it does not count in evaluation; with "fail"
+    the run ends. So it does in either case when a hundred files in a row are gone.
+    What else is passed over in a folder (names that are not those of images, hidden
+    ones, images outside class folders, links that lead back) is said in one warning.
 
     `pad_evaluation=True` fills the last batch of `validation` and `test`, whose
     batches are then (images, labels, weights): weights, float32 [b], are 1 for images
@@ -160,15 +191,17 @@ def load_data(
     The batches of a step make up one worker's batch, so that results do not depend on
     the number of workers: each reads the whole source (of a folder, the list of its
     files) and decodes its own images. Not so where a TFDS split is larger than
-    `memory_budget`: each worker then reads and shuffles a portion of its own, always
-    the same, and which images share a batch depends on the number of workers. (A sum
-    of splits, "train+test", is read whole.)
+    `memory_budget`: each worker then reads a portion of its own, in training another
+    one in each epoch, and which images share a batch depends on the number of workers.
 
-    A split that fits `memory_budget` (bytes; default 256 MiB) is kept in memory as
-    it is stored; of a larger one the budget limits the shuffle buffer. `threads`
-    gives the batches a thread pool of their own (default: TensorFlow's).
+    Order: the images of a folder, and of a split that fits `memory_budget` (bytes;
+    default 256 MiB) and is kept in memory as it is stored, come in a permutation that
+    (seed, epoch) decide, every one equally likely. A larger TFDS split is read from
+    its files, in an order that (seed, epoch) decide, up to sixteen at once, and the
+    budget is that of the shuffle buffer behind them; see `data.order`. `threads` gives
+    the batches a thread pool of their own (default: TensorFlow's).
 
-    ValueError if the source is unknown, cannot be prepared or has too few images, or
+    UsageError if the source is unknown, cannot be prepared or has too few images, or
     if an argument is out of range.
 
     >>> data = load_data("digits", resolution=48)
@@ -185,8 +218,21 @@ def load_data(
         check_flag("pad_evaluation", pad_evaluation)
     answer = ANSWERS[check_choice("broken", broken, ANSWERS)]
     batch_size = recipe.batch_size if batch_size is None else batch_size
-    running = _running(batch_size, input_context, memory_budget, threads)
-    parts = find_source(source, data_dir, splits, running.memory, answer)
+    running = _running(batch_size, input_context, threads)
+    memory = check_integer("memory_budget", memory_budget, low=0)
+    notes: list[str] = []
+    parts = find_source(
+        source,
+        data_dir,
+        splits,
+        memory,
+        answer,
+        notes.append,
+        recipe.exif_orientation,
+        index,
+    )
+    if notes:
+        warnings.warn("; ".join(notes), stacklevel=2)
     if parts.train.count < running.batch_size:
         raise UsageError(
             f"batch_size must be at most the {parts.train.count} training images of "
@@ -198,14 +244,13 @@ def load_data(
         classes, shift = ("background", *classes), 1
     epochs = Epochs()
 
-    def share(running: Running) -> Splits:
-        pad = running.share < running.batch_size
+    def splits_of(running: Running) -> Splits:
+        pad = running.replica_batch_size < running.batch_size
         if pad_evaluation is not None:
             pad = pad_evaluation
-        validation, test = (
-            evaluation_batches(part, resolution, recipe, shift, running, pad)
-            for part in (parts.validation, parts.test)
-        )
+
+        def once(part: Part) -> tf.data.Dataset:
+            return evaluation_batches(part, resolution, recipe, shift, running, pad)
 
         def train(endless: bool, anywhere: bool = False) -> tf.data.Dataset:
             return training_batches(
@@ -220,10 +265,10 @@ def load_data(
             )
 
         return Splits(
-            source=os.fspath(source),
+            source=_name(source),
             train=train(endless=False),
-            validation=validation,
-            test=test,
+            validation=once(parts.validation),
+            test=once(parts.test),
             classes=classes,
             num_train=parts.train.count,
             num_validation=parts.validation.count,
@@ -231,29 +276,29 @@ def load_data(
             resolution=resolution,
             batch_size=running.batch_size,
             steps_per_epoch=running.steps(parts.train.count),
+            index=Index(parts.describe),
             epochs=epochs,
             endless=lambda anywhere=False: train(True, anywhere),
-            share=lambda context: share(
-                _running(batch_size, context, memory_budget, threads)
+            for_worker=lambda context: splits_of(
+                _running(batch_size, context, threads)
             ),
+            _make_train_once=lambda: once(parts.train),
         )
 
-    return share(running)
+    return splits_of(running)
 
 
 def _running(
     batch_size: int,
     context: tf.distribute.InputContext | None,
-    memory: int,
     threads: int | None,
 ) -> Running:
     """How batches are to be made, checked."""
     batch_size = check_integer("batch_size", batch_size, low=1)
-    memory = check_integer("memory_budget", memory, low=0)
     if threads is not None:
-        threads = check_integer("threads", threads, low=1)
+        threads = check_integer("threads", threads, low=1, high=MAX_THREADS)
     if context is None:
-        return Running(batch_size, memory, threads)
+        return Running(batch_size, threads)
     if not isinstance(context, tf.distribute.InputContext):
         raise UsageError(
             "input_context must be a tf.distribute.InputContext, as "
@@ -268,7 +313,6 @@ def _running(
         )
     return Running(
         batch_size,
-        memory,
         threads,
         context.input_pipeline_id,
         workers,
@@ -280,26 +324,54 @@ def find_source(
     source: str | os.PathLike,
     data_dir: str | os.PathLike | None,
     splits: Mapping[str, str] | None,
-    memory: int,
-    answer: Callable[[Broken, str], None],
+    memory: int = MEMORY_BUDGET,
+    answer: Callable[[Broken, str], None] = ANSWERS["skip"],
+    note: Callable[[str], None] = lambda sentence: None,
+    exif: bool = False,
+    index: str | os.PathLike | None = None,
 ) -> Source:
-    """The source of that name or at that path; `answer` is told of broken files."""
+    """The source of that name or at that path, or what an index names of it.
+
+    `answer` is told of broken files, `note` of what else is passed over.
+    """
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         raise UsageError(
             f"source must be 'digits', a TFDS name or a folder; got {source!r}"
         )
     if splits is not None:
         _check_splits(splits)
-    if source == "digits":
-        return builder_source(prepared_digits(data_dir), splits, memory)
-    if not _is_folder(source):
-        return tfds_source(source, data_dir, splits, memory)
-    if splits:
+    before = None if index is None else read_index(index)
+    kind = "folder" if source != "digits" and _is_folder(source) else "tfds"
+    if splits and kind == "folder":
         raise UsageError(
             f"splits are for TFDS names; got {dict(splits)!r} for the folder "
             f"{os.fspath(source)!r}: give it train, validation and test folders"
         )
-    return folder_source(source, answer)
+    if before and before["kind"] != kind:
+        raise UsageError(
+            f"index {os.fspath(index)!r} is of another source than "
+            f"{os.fspath(source)!r}: of {before.get('root', before.get('name'))!r}"
+        )
+    if kind == "folder":
+        if before:
+            return indexed_folder_source(source, before, answer, exif)
+        return folder_source(source, answer, note, exif)
+    if before and data_dir is None:
+        data_dir = before["data_dir"]
+    if source == "digits":
+        builder = prepared_digits(data_dir)
+    else:
+        builder = find_builder(source, data_dir)
+    if before:
+        return indexed_builder_source(builder, before, splits, memory, exif)
+    return builder_source(builder, splits, memory, exif)
+
+
+def _name(source: str | os.PathLike) -> str:
+    """The absolute path of a folder, or the name."""
+    if source == "digits" or not _is_folder(source):
+        return os.fspath(source)
+    return os.path.abspath(os.path.expanduser(source))
 
 
 def _check_splits(splits: Mapping[str, str]) -> None:

@@ -50,17 +50,21 @@ def make_call(layer: BatchNorm, synchronized: bool) -> Callable[..., tf.Tensor]:
         and layer.input_spec.ndim == 4
         and layer.axis in (-1, 3)
     )
-    return functools.partial(_normalize if fusable else _keras, layer, synchronized)
+    of_keras = functools.partial(
+        _call_of_keras, layer, synchronized, layer.synchronized
+    )
+    return functools.partial(_normalize, layer, synchronized) if fusable else of_keras
 
 
-def _keras(layer: BatchNorm, synchronized: bool, *args: Any, **kwargs: Any) -> Any:
-    """Keras' own computation, of layers that the kernel does not fit."""
-    kept = layer.synchronized
+def _call_of_keras(
+    layer: BatchNorm, synchronized: bool, kept: bool, *args: Any, **kwargs: Any
+) -> tf.Tensor:
+    """For layers that the kernel does not fit."""
     # Only meanwhile: a file that says so is refused by Keras on JAX and PyTorch.
     layer.synchronized = synchronized
     try:
         return type(layer).call(layer, *args, **kwargs)
-    finally:
+    finally:  # not what it was at the start: replicas are threads that take turns
         layer.synchronized = kept
 
 
@@ -69,10 +73,8 @@ def _normalize(
     synchronized: bool,
     inputs: tf.Tensor,
     training: bool | None = None,
-    mask: Any = None,
+    mask: Any = None,  # of sequences, not of images
 ) -> tf.Tensor:
-    if mask is not None:
-        return _keras(layer, synchronized, inputs, training=training, mask=mask)
     training = bool(training) and layer.trainable
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     together = training and synchronized and replicas > 1

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.storage import PARTIAL
 from keras_mobilenets.training.checkpoint import (
     NOTE,
     restore_checkpoint,
@@ -87,8 +88,8 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Remove all of them; what else lies there stays."""
-        for path in self.all():
+        """Remove all of them, half-written ones too; what else lies there stays."""
+        for path in (*self.all(), *self.folder.glob(f"{PARTIAL}*")):
             with contextlib.suppress(OSError):
                 path.unlink()
         with contextlib.suppress(OSError):

@@ -341,8 +341,8 @@ def make_gather(
         all_rows = tf.function(all_rows, autograph=False)
 
     def gather() -> np.ndarray:
-        rows = all_rows()
-        rows = np.array(rows[0]) if together else np.concatenate(rows)
+        found = all_rows()
+        rows = np.array(found[0]) if together else np.concatenate(found)
         return rows[np.argsort(rows[:, 0])][:, 1:]
 
     return gather
@@ -418,7 +418,7 @@ def distribute(
     if strategy.num_replicas_in_sync == 1 and not is_multi_worker(strategy):
         return _part(splits, part)
     return strategy.distribute_datasets_from_function(
-        lambda context: _part(splits.share(context), part)
+        lambda context: _part(splits.for_worker(context), part)
     )
 
 

@@ -32,7 +32,7 @@ from keras_mobilenets.settings import (
     make_settings,
 )
 from keras_mobilenets.stopping import stop_requests
-from keras_mobilenets.text import printable
+from keras_mobilenets.text import printable, short_name
 from keras_mobilenets.training import workdir as work
 from keras_mobilenets.training.asynchronous import fit as fit_asynchronously
 from keras_mobilenets.training.asynchronous import measure_copy
@@ -63,7 +63,6 @@ from keras_mobilenets.training.position import Position
 from keras_mobilenets.training.preflight import preflight
 
 SAMPLES = 10  # test images that a run leaves to try `predict` on
-SHORT_NAME = 80  # letters of a class in the name of a sample
 
 
 class Run(NamedTuple):
@@ -149,7 +148,7 @@ def run_in(
         strategy: as in `train`.
         until: stop after so many epochs; the run can be continued then, and its report
             is returned but not written.
-        index: of the data, as `Splits.save_index` writes it; by default the run's own,
+        index: of the data, as `Splits.index.save` writes it; by default the run's own,
             or the source is looked through.
         callbacks: more of them, of Keras, for `fit`.
         brief: without the test split, samples, curves and TensorBoard's files.
@@ -256,7 +255,7 @@ def _directory(
     label = printable(pathlib.Path(splits.source).name.replace(":", "_")) or "data"
     with work.claim(workdir, label) as directory:
         if not work.is_unfinished(directory):
-            splits.save_index(directory / work.INDEX)
+            splits.index.save(directory / work.INDEX)
             storage.write_json(
                 directory / work.SETTINGS,
                 record | {"classes": list(splits.classes), "images": _counts(splits)},
@@ -526,11 +525,7 @@ def _save_samples(splits: Splits, folder: pathlib.Path) -> None:
     first = splits.test.unbatch().take(SAMPLES).as_numpy_iterator()
     for number, (image, label) in enumerate(first):
         pixels = np.rint(np.clip((image + 1) * 127.5, 0, 255)).astype("uint8")
-        shown = "".join(
-            c if c.isalnum() or c in " ._-" else "_"
-            for c in splits.classes[label][:SHORT_NAME]
-        )
-        shown = shown.encode(errors="replace")[:SHORT_NAME].decode(errors="ignore")
+        shown = short_name(splits.classes[label])
         with storage.replacing(folder / f"{number}-{shown}.png") as beside:
             Image.fromarray(pixels).save(beside)
 

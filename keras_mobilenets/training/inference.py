@@ -28,6 +28,9 @@ from keras_mobilenets.training.workdir import (
     read_report,
 )
 
+# As evaluated: each image once, without distortion.
+PARTS = {"test": "test", "validation": "validation", "train": "train_once"}
+
 # Mean loss and accuracy over batches, and the number of images that they are of.
 Measure = Callable[..., dict[str, float]]
 
@@ -128,7 +131,7 @@ def evaluate(
     Example:
         km.evaluate("runs/digits-1")["accuracy"]
     """
-    check_choice("split", split, ("test", "validation", "train"))
+    check_choice("split", split, PARTS)
     directory = find_finished(workdir)
     settings, report = read_report(directory)
     source = settings.data if data is None else data
@@ -160,7 +163,7 @@ def evaluate(
         model = load_run_model(directory, len(splits.classes))
     with watching_workers(strategy):
         result = make_measure(model)(
-            distribute(strategy, splits, split), verbose and is_chief(strategy)
+            distribute(strategy, splits, PARTS[split]), verbose and is_chief(strategy)
         )
     return {
         **result,

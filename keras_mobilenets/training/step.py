@@ -130,14 +130,12 @@ def _finite_on_all_or_none(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     Keras' loss scaling skips a step whose gradients are not finite, and looks at those
     of the first replica only, before they are summed.
     """
-    finite = [
-        tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(g))) for g in gradients
-    ]
+    finite = [tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(g))) for g in gradients]
     bad = tf.cast(~tf.reduce_all(finite), tf.float32)
     bad = tf.distribute.get_replica_context().all_reduce("sum", bad)
-    first, *rest = dense
+    first, *rest = gradients
     nan = tf.constant(float("nan"), first.dtype)
-    return [tf.where(bad > 0, nan, first), *rest]
+    return [tf.where(bad > 0, nan, tf.convert_to_tensor(first)), *rest]
 
 
 def bind(model: keras.Model) -> TrainingStep:

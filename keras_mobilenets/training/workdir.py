@@ -3,7 +3,7 @@
 A run leaves, in this order:
 
     settings.json    what decides it, written at the beginning
-    data.npz         the index of its data: which images it is about
+    data.json        the index of its data: which images it is about
     checkpoints/     states to go on from, while it lasts
     history.csv      one row an epoch; curves.png shows it
     tensorboard/     the same for TensorBoard
@@ -39,7 +39,7 @@ CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
 SAMPLES = "samples"
 CHECKPOINTS = "checkpoints"
-INDEX = "data.npz"
+INDEX = "data.json"
 LOCK = ".lock"
 
 RUNS = "runs"  # parent of the work directories that nobody named

@@ -16,6 +16,7 @@ from keras_mobilenets.architecture.arguments import (
     check_known,
     check_number,
     check_resolution,
+    shown,
     suggest,
 )
 
@@ -330,3 +331,46 @@ def test_suggest():
     assert suggest("Alpha", ["alpha", "rho"]) == "; did you mean 'alpha'?"
     assert suggest("zzz", ["alpha", "rho"]) == ""
     assert suggest(None, ["alpha"]) == ""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**63, 10**23, 10**400, 10**5000, 2.0**70],
+    ids=["2^63", "10^23", "10^400", "10^5000", "float"],
+)
+def test_whole_numbers_beyond_any_counter(value):
+    with pytest.raises(ValueError, match=f"epochs must .* at most {2**63 - 1}; got"):
+        check_integer("epochs", value, low=1)
+    with pytest.raises(ValueError, match="epochs must .* and at most 7; got"):
+        check_integer("epochs", value, low=1, high=7)
+
+
+def test_the_widest_whole_number():
+    assert check_integer("seed", 2**63 - 1, low=0) == 2**63 - 1
+
+
+class Broken:
+    def __repr__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("x", "'x'"),
+        ("x" * 10**6, f"'{'x' * 499}..."),
+        (10**5000, "a number beyond what is printed"),
+        (Fraction(10**5000), "a number beyond what is printed"),
+        (Broken(), f"a {Broken}"),
+    ],
+    ids=["short", "long", "integer", "fraction", "broken"],
+)
+def test_what_was_received_is_shown(value, text):
+    assert shown(value) == text
+    with pytest.raises(ValueError, match="output_stride must be one of") as error:
+        cost(output_stride=value)
+    assert text in str(error.value)
+
+
+def test_a_long_word_is_like_none():
+    assert suggest("mobilenet" * 10**5, ["mobilenet_v1"]) == ""

@@ -310,7 +310,7 @@ def test_distribute_datasets_from_function(digits, two_replicas):
 def test_the_shares_of_splits_are_those_of_load_data(digits):
     context = tf.distribute.InputContext(2, 1, 4)
     whole, mine = digits(batch_size=64), digits(batch_size=64, input_context=context)
-    share = whole.share(context)
+    share = whole.for_worker(context)
     for part in ("validation", "test"):
         expected = [b for b in getattr(mine, part).as_numpy_iterator()]
         for ours, theirs in zip(getattr(share, part), expected, strict=True):

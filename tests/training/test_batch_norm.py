@@ -3,19 +3,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import keras_mobilenets as km
-from keras_mobilenets.training.batch_norm import use_fused
+from keras_mobilenets.training.batch_norm import batch_norms, make_call
 
 X = np.random.default_rng(0).normal(1, 2, (4, 5, 5, 3)).astype("float32")
 
 
-def make(
-    dtype: str | None = None, synchronized: bool = False, channels: int = 3
-) -> keras.Model:
+def use_fused(model: keras.Model, synchronized: bool = False) -> None:
+    """What binding a model to a recipe does to its batch norms."""
+    for layer in batch_norms(model):
+        layer.call = make_call(layer, synchronized)
+
+
+def make(dtype: str | None = None, channels: int = 3, **settings) -> keras.Model:
     dtype_in = "float64" if dtype == "float64" else None
     inputs = keras.Input((None, None, channels), dtype=dtype_in)
     layer = keras.layers.BatchNormalization(
-        momentum=0.9, synchronized=synchronized, dtype=dtype, name="bn"
+        momentum=0.9, dtype=dtype, name="bn", **settings
     )
     return keras.Model(inputs, layer(inputs))
 
@@ -132,39 +135,127 @@ def test_replicas_share_their_statistics(two_replicas):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_the_layer_stays_a_plain_keras_layer(tmp_path):
-    model = make()
+def test_the_layer_stays_a_plain_keras_layer(tmp_path, two_replicas):
+    """Files of models from several replicas said synchronized=True, for TensorFlow."""
+    with two_replicas.scope():
+        model = make()
     set_random(model)
-    use_fused(model, momentum=0.5)
+    use_fused(model, synchronized=True)
     layer = model.get_layer("bn")
     assert type(layer) is keras.layers.BatchNormalization
+    assert not layer.get_config()["synchronized"]
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.get_layer("bn").momentum == 0.5
     np.testing.assert_allclose(
         np.array(loaded(X)), np.array(model(X)), rtol=1e-5, atol=1e-5
     )
 
 
-def test_recalibration_finds_the_statistics_of_the_data():
-    model = make()
-    use_fused(model)
-    rng = np.random.default_rng(3)
-    batches = [rng.normal(k, k + 1, (8, 5, 5, 3)).astype("float32") for k in range(4)]
-    km.recalibrate(model, [(batch, np.zeros(8)) for batch in batches])
-    everything = np.concatenate(batches)
-    _, _, mean, variance = model.get_weights()
-    np.testing.assert_allclose(mean, everything.mean((0, 1, 2)), rtol=1e-4)
-    np.testing.assert_allclose(variance, everything.var((0, 1, 2)), rtol=1e-2)
-    assert model.get_layer("bn").momentum == 0.9
-    km.recalibrate(model, batches, batches=1)
-    np.testing.assert_allclose(
-        model.get_weights()[2], batches[0].mean((0, 1, 2)), rtol=1e-3, atol=1e-4
+def test_layers_that_the_kernel_does_not_fit_synchronize_too(two_replicas):
+    """By Keras' own computation; their attribute stays as it was."""
+
+    def dense() -> keras.Model:
+        layers = [keras.Input((3,)), keras.layers.BatchNormalization(momentum=0.5)]
+        return keras.Sequential(layers)
+
+    x = X[:, 0, 0]
+    alone = dense()
+    expected = np.array(alone(x, training=True))
+    with two_replicas.scope():
+        model = dense()
+    use_fused(model, synchronized=True)
+    run = tf.function(
+        lambda x: two_replicas.run(lambda part: model(part, training=True), args=(x,))
+    )
+    outputs = two_replicas.experimental_local_results(run(halves(two_replicas, x)))
+    np.testing.assert_allclose(np.concatenate(outputs), expected, atol=1e-5)
+    assert not model.layers[0].synchronized
+
+
+def halves(strategy: tf.distribute.Strategy, x: np.ndarray):
+    half = len(x) // 2
+    return strategy.experimental_distribute_values_from_function(
+        lambda c: x[half * c.replica_id_in_sync_group :][:half]
     )
 
 
-def test_recalibration_needs_data():
-    with pytest.raises(ValueError, match="dataset must yield at least one batch"):
-        km.recalibrate(make(), [])
-    with pytest.raises(ValueError, match="batches must be at least 1; got 0"):
-        km.recalibrate(make(), [X], batches=0)
+def gradients_in(policy, strategy, synchronized):
+    """(dx, dgamma, dbeta) summed over replicas, and the reference in float64.
+
+    One device stands for a strategy of None.
+    """
+    rng = np.random.default_rng(4)
+    shape = (16, 8, 8, 8)
+    # As in a network: means that are not 0, a gradient that is not centred.
+    x = rng.normal(3, 2, shape)
+    weight = rng.normal(1, 1, shape)
+    half = {"mixed_float16": "float16", "mixed_bfloat16": "bfloat16"}.get(policy)
+    if half:
+        x, weight = (np.array(tf.cast(v, half), "float64") for v in (x, weight))
+
+    def of(model, part, weights):
+        part = tf.cast(part, model.get_layer("bn").compute_dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(part)
+            y = model(part, training=True)
+        return tape.gradient(
+            y, [part, *model.trainable_variables],
+            output_gradients=tf.cast(weights, y.dtype),
+        )  # fmt: skip
+
+    def made(policy):
+        model = make(policy, channels=shape[-1])
+        model.get_layer("bn").gamma.assign(np.linspace(0.5, 2, shape[-1]))
+        return model
+
+    if strategy is None:
+        model = made(policy)
+        use_fused(model)
+        found = [of(model, x, weight)]
+    else:
+        with strategy.scope():
+            model = made(policy)
+        use_fused(model, synchronized)
+        parts = [halves(strategy, value) for value in (x, weight)]
+        run = tf.function(
+            lambda x, w: strategy.run(lambda *a: of(model, *a), args=(x, w))
+        )
+        per_replica = run(*parts)
+        found = list(
+            zip(*map(strategy.experimental_local_results, per_replica), strict=True)
+        )
+    whole = strategy is None or synchronized
+    exact = made("float64")
+    pieces = [slice(None)] if whole else [slice(0, 8), slice(8, None)]
+    reference = [of(exact, x[piece], weight[piece]) for piece in pieces]
+
+    def joined(results):
+        dx, dgamma, dbeta = (
+            [np.array(tf.cast(v, "float64")) for v in part]
+            for part in zip(*results, strict=True)
+        )
+        return np.concatenate(dx), sum(dgamma), sum(dbeta)
+
+    return joined(found), joined(reference)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("synchronized", [True, False], ids=["together", "own"])
+def test_gradients_on_replicas_are_as_good_as_the_kernels(
+    policy, synchronized, two_replicas
+):
+    """In half precision a gradient was rounded before its correction was added."""
+
+    def errors(strategy, synchronized):
+        found, exact = gradients_in(policy, strategy, synchronized)
+        off = [
+            np.linalg.norm(f - e) / np.linalg.norm(e)
+            for f, e in zip(found, exact, strict=True)
+        ]
+        return off, np.abs(found[0].sum((0, 1, 2))).max()  # which is 0
+
+    kernel, kernel_sum = errors(None, False)
+    replicas, replicas_sum = errors(two_replicas, synchronized)
+    for ours, theirs in zip(replicas, kernel, strict=True):
+        assert ours < 2 * theirs + 1e-6
+    assert replicas_sum < 4 * kernel_sum + 1e-3  # it was eighty times

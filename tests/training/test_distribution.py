@@ -6,9 +6,11 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import warnings
 
 import keras
 import numpy as np
@@ -16,9 +18,14 @@ import pytest
 import tensorflow as tf
 
 import keras_mobilenets as km
+from keras_mobilenets import cluster
+from keras_mobilenets.cluster import Task, environment_of, local_tasks
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import recipes
+from keras_mobilenets.training import distribution
 from keras_mobilenets.training.distribution import (
     Scale,
+    describe_devices,
     gather_text,
     is_chief,
     make_gather,
@@ -58,8 +65,6 @@ km.train(**{settings!r}, strategy="multi_worker")
 
 
 def run_workers(settings: dict, workers: int = 2) -> None:
-    from keras_mobilenets.cluster import environment_of, local_tasks
-
     program = WORKERS.format(settings=settings)
     processes = [
         subprocess.Popen([sys.executable, "-c", program], env=environment_of(task))
@@ -118,10 +123,10 @@ def command(folder, workdir, **settings) -> list[str]:
     settings = {**RUN, "data": folder, "workdir": workdir, **settings}
     name = settings.pop("name")
     del settings["verbose"]
-    options = ("data", "workdir", "alpha", "resolution", "recipe", "epochs")
+    options = ("data", "workdir", "alpha", "resolution", "recipe")
     arguments = ["train", name]
     for field, value in settings.items():
-        if field in (*options, "batch_size", "seed", "checkpoint_steps"):
+        if field in (*options, "seed", "checkpoint_steps"):
             arguments += [f"--{field.replace('_', '-')}", str(value)]
         else:
             arguments += ["--set", f"{field}={value}"]
@@ -161,10 +166,81 @@ def test_a_worker_that_disappears(lost, folder, tmp_path):
     assert "asked to stop, after step" in error
 
 
+def run_cluster(jobs: dict[str, int], *arguments: str) -> list[subprocess.Popen]:
+    """A process of the command line for every process of a cluster."""
+    ports = iter(cluster._free_ports(sum(jobs.values())))
+    addresses = {
+        job: [f"127.0.0.1:{next(ports)}" for _ in range(count)]
+        for job, count in jobs.items()
+    }
+    tasks = [Task(addresses, job, n) for job in jobs for n in range(jobs[job])]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "keras_mobilenets", *arguments],
+            env=environment_of(task),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for task in tasks
+    ]
+
+
+@pytest.mark.slow
+def test_a_chief_and_a_worker_train_as_two(folder, tmp_path):
+    """TensorFlow counts a chief as a worker; each used to train alone."""
+    arguments = command(folder, tmp_path / "run", epochs=1)
+    chief, worker = run_cluster({"chief": 1, "worker": 1}, *arguments, "--json")
+    (shown, error), (silent, _) = (p.communicate(timeout=300) for p in (chief, worker))
+    assert (chief.returncode, worker.returncode) == (0, 0), error
+    assert json.loads(shown)["scale"]["workers"] == 2
+    assert silent == ""
+
+
+@pytest.mark.slow
+def test_a_server_that_disappears(folder, tmp_path):
+    arguments = command(folder, tmp_path / "run", epochs=300, checkpoint_steps=5)
+    processes = run_cluster({"chief": 1, "worker": 1, "ps": 1}, *arguments)
+    chief, _, server = processes
+    try:
+        while not list((tmp_path / "run").glob("checkpoints/step-*")):
+            assert chief.poll() is None, chief.communicate()
+            time.sleep(0.05)
+        server.kill()
+        _, error = chief.communicate(timeout=120)
+        assert chief.returncode == 5
+        assert "a parameter server, or every worker, stopped answering" in error
+        assert "Traceback" not in error
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["worker", "chief", "ps"])
+def test_a_port_that_is_taken_ends_in_one_line(job, folder, tmp_path):
+    with socket.create_server(("", 0)) as taken:
+        addresses = {"worker": ["127.0.0.1:9"], "chief": ["127.0.0.1:10"]}
+        addresses |= {} if job == "worker" else {"ps": ["127.0.0.1:11"]}
+        addresses[job] = [f"127.0.0.1:{taken.getsockname()[1]}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "keras_mobilenets"]
+            + command(folder, tmp_path / "run"),
+            env=environment_of(Task(addresses, job, 0)),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    assert done.returncode == 2
+    assert (
+        f"TF_CONFIG's address of {job} 0 must have a port that is free" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_workers_that_disagree(folder, tmp_path):
-    from keras_mobilenets.cluster import environment_of, local_tasks
-
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "keras_mobilenets"]
@@ -215,11 +291,16 @@ def test_asynchronous_training_with_a_server(tmp_path):
         ("mirrored", {"cpu_replicas": 0}, "cpu_replicas must .* got 0"),
         ("none", {"cpu_replicas": 2}, "cpu_replicas are for strategy 'mirrored'"),
         ("mirrored", {"cpu_replicas": 64}, "has 2 CPU devices now; got 64"),
+        ("mirrored", {"cpu_replicas": 10**23}, "cpu_replicas must .* at most 256"),
+        (tf.distribute.get_strategy(), {"cpu_replicas": 2}, "strategy must be one of"),
+        (tf.distribute.MirroredStrategy, {}, "strategy must be one of"),
+        (None, {}, "strategy must be one of .*got None"),
         ("multi_worker", {}, "needs the addresses of all processes in TF_CONFIG"),
         ("parameter_server", {}, "needs the addresses of all processes"),
     ],
 )
 def test_impossible_strategies(strategy, options, message, monkeypatch):
+    tf.config.list_logical_devices()  # TensorFlow has begun
     monkeypatch.delenv("TF_CONFIG", raising=False)
     with pytest.raises(ValueError, match=message):
         make_strategy(strategy, **options)
@@ -249,6 +330,54 @@ def test_automatic_choice(monkeypatch, two_replicas):
     assert one.num_replicas_in_sync == 1
     assert is_chief(one)
     assert make_strategy(two_replicas) is two_replicas
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task", "chosen"),
+    [
+        ({"worker": ["a:1"]}, ("worker", 0), "none"),
+        ({"chief": ["a:1"]}, ("chief", 0), "none"),
+        ({"worker": ["a:1", "b:1"]}, ("worker", 1), "multi_worker"),
+        ({"chief": ["a:1"], "worker": ["b:1"]}, ("chief", 0), "multi_worker"),
+        ({"chief": ["a:1"], "worker": ["b:1"]}, ("worker", 0), "multi_worker"),
+        (
+            {"chief": ["a:1"], "worker": ["b:1"], "ps": ["c:1"]},
+            ("ps", 0),
+            "parameter_server",
+        ),
+    ],
+)
+def test_a_cluster_chooses_for_all_its_processes(cluster, task, chosen, monkeypatch):
+    config = {"cluster": cluster, "task": dict(zip(("type", "index"), task))}  # noqa: B905
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert distribution._automatic(None) == chosen
+
+
+def test_devices_in_words(two_replicas):
+    assert describe_devices(tf.distribute.get_strategy()) == "1 CPU"
+    assert describe_devices(two_replicas) == "2 CPUs"
+
+
+def test_a_gpu_that_tensorflow_does_not_see(monkeypatch):
+    monkeypatch.setattr(distribution, "has_nvidia", lambda: True)
+    with pytest.warns(UserWarning, match="NVIDIA device and TensorFlow sees none"):
+        make_strategy("none")
+    with warnings.catch_warnings(action="error"):  # asked for
+        make_strategy("mirrored", cpu_replicas=2)
+
+
+def test_mirrored_without_gpus_says_so(monkeypatch):
+    monkeypatch.setattr(distribution, "_MADE", {})
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: devices)
+    with pytest.warns(UserWarning, match="found no GPU, so there is one replica"):
+        assert make_strategy("mirrored") is None
+
+
+def test_a_port_that_is_taken_is_named():
+    task = Task({"worker": ["a:1", "b:2"]}, "worker", 1)
+    with pytest.raises(UsageError, match="address of worker 1 .*free.*'b:2'"):
+        with distribution._listening_at(task):
+            raise tf.errors.UnknownError(None, None, "Could not start gRPC server")
 
 
 def test_sizes_follow_from_the_replicas(two_replicas):

@@ -107,9 +107,23 @@ def test_two_replicas_take_the_step_of_one(two_replicas):
 
 @pytest.mark.parametrize(
     "argument",
-    [{"rho": 1.0}, {"momentum": -0.1}, {"epsilon": -1}, {"rho": float("nan")}],
+    [
+        {"rho": 1.0},
+        {"rho": float("nan")},
+        {"rho": "x"},
+        {"momentum": -0.1},
+        {"momentum": None},
+        {"epsilon": -1},
+        {"epsilon": float("inf")},
+        {"initial_accumulator": float("nan")},
+        {"learning_rate": float("nan")},
+        {"learning_rate": "x"},
+        {"learning_rate": -1},
+    ],
+    ids=str,
 )
 def test_bad_arguments(argument):
+    """A rate of NaN was taken, and text ended in a TypeError."""
     (name,) = argument
-    with pytest.raises(ValueError, match=f"{name} must be in"):
+    with pytest.raises(km.UsageError, match=f"{name} must be"):
         km.RMSprop(**argument)

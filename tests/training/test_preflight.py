@@ -94,3 +94,24 @@ def test_the_sizes_of_a_run(two_replicas):
     assert "at most 50" in problem
     (problem,) = km.check_scale(9, strategy="none", batch_size=1)["problems"]
     assert "batch norm learns nothing" in problem
+
+
+def test_a_short_validation_batch(two_replicas):
+    """It failed in a convolution, in README's own flow."""
+    with two_replicas.scope():
+        model = make()
+    km.preflight(model, batches(8), batches(8).take(1))
+    km.preflight(model, batches(8), batches(7, full=False))  # 7 and 2
+    with pytest.raises(km.UsageError, match="validation batch.*pad_evaluation"):
+        km.preflight(model, batches(8), batches(8, full=False))  # 8 and 1
+    with pytest.raises(km.UsageError, match="validation batch.*pad_evaluation"):
+        km.preflight(model, None, batches(1))
+    km.preflight(make(), batches(8), batches(8, full=False))
+
+
+def test_a_model_without_optimizer():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    with pytest.raises(km.UsageError, match="must be compiled"):
+        km.preflight(model)
+    with pytest.raises(km.UsageError, match="must be a keras.Model; got 3"):
+        km.preflight(3)

@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, whole, tmp_path):
     content = checkpoints[-1].read_bytes()
     checkpoints[-1].write_bytes(content[: len(content) // 2])
     # What a kill in the middle of writing leaves is never looked at.
-    (checkpoints[0].parent / ".step-00000011.npz.partial").write_bytes(content)
+    (checkpoints[0].parent / ".partial-1-step-00000011.npz").write_bytes(content)
     with pytest.warns(UserWarning, match="step-00000010.npz.*trying the one before"):
         run(tmp_path / "run")
     assert_same(whole.workdir, tmp_path / "run")

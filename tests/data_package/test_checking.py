@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_mobilenets.data import broken, load_data
-from keras_mobilenets.data.broken import find_broken
+from keras_mobilenets.data import checking, load_data
+from keras_mobilenets.data.checking import CheckedFiles, fingerprint
 
 COLORS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
 
@@ -84,7 +84,11 @@ BROKEN = {
         write(PNG[:500] + bytes(8) + PNG[508:]),
         "damaged or cut off",
     ),
-    "text": ("x.jpg", write(b"no image at all\n"), "not a JPEG, PNG, BMP or GIF image"),
+    "text": (
+        "x.jpg",
+        write(b"no image at all\n"),
+        "not a JPEG, PNG, BMP, GIF or WebP image",
+    ),
     "web page": ("x.png", write(b"<html>404</html>"), "not a JPEG, PNG"),
     "truncated BMP": ("x.bmp", write(b"BM" + bytes(30)), "damaged or cut off"),
     "truncated GIF": ("x.gif", write(b"GIF89a" + bytes(9)), "damaged or cut off"),
@@ -282,7 +286,7 @@ def test_a_file_that_comes_back_counts_again(photos):
 
 @pytest.mark.parametrize("most", [5, 100])
 def test_a_disk_that_is_gone_ends_the_run(photos, monkeypatch, most):
-    monkeypatch.setattr(broken, "LOST", most)
+    monkeypatch.setattr(checking, "MAX_LOST", most)
     data = load_data(photos, resolution=32, batch_size=4)
     (photos / "train").rename(photos / "elsewhere")
     message = f"source has lost {min(most, 18)} files in a row.*still there"
@@ -293,12 +297,12 @@ def test_a_disk_that_is_gone_ends_the_run(photos, monkeypatch, most):
         list(data.train)
 
 
-def test_a_stamp_tells_what_is_no_longer_the_same(photos):
+def test_a_fingerprint_tells_what_is_no_longer_the_same(photos):
     path = photos / "train" / "red" / "3.png"
-    before = broken.stamps([str(path)])
-    assert broken.stamps([str(path)]) == before
+    before = fingerprint(str(path))
+    assert fingerprint(str(path)) == before
     path.chmod(0)
-    assert broken.stamps([str(path)]) != before
+    assert fingerprint(str(path)) != before
 
 
 # Unusual files that are images
@@ -353,24 +357,24 @@ def test_a_png_of_16_bits_has_its_own_brightness(photos):
 
 def counted(monkeypatch):
     seen = []
-    reason = broken._reason
+    look = checking._problem_of_file
     monkeypatch.setattr(
-        broken, "_reason", lambda path: seen.append(path) or reason(path)
+        checking, "_problem_of_file", lambda path: seen.append(path) or look(path)
     )
     return seen
 
 
 def test_good_files_are_checked_once(photos, cache, monkeypatch):
-    monkeypatch.setattr(broken, "KEEP_AFTER", 0)
+    monkeypatch.setattr(checking, "KEEP_AFTER", 0)
     bad = photos / "train" / "red" / "x.jpg"
     bad.write_bytes(b"")
     paths = sorted(str(path) for path in photos.rglob("*.*g"))
     seen = counted(monkeypatch)
     expected = {str(bad): "empty"}
-    assert find_broken(paths, photos) == expected
+    assert CheckedFiles(photos).find_broken(paths) == expected
     assert sorted(seen) == paths
     seen.clear()
-    assert find_broken(paths, photos) == expected
+    assert CheckedFiles(photos).find_broken(paths) == expected
     assert seen == [str(bad)], "what is broken may be mended"
 
     changed = photos / "train" / "red" / "0.png"
@@ -378,20 +382,23 @@ def test_good_files_are_checked_once(photos, cache, monkeypatch):
     added = photos / "train" / "red" / "added.png"
     added.write_bytes(GOOD)
     seen.clear()
-    assert set(find_broken([*paths, str(added)], photos)) == {str(bad), str(changed)}
+    assert set(CheckedFiles(photos).find_broken([*paths, str(added)])) == {
+        str(bad),
+        str(changed),
+    }
     assert sorted(seen) == sorted(map(str, (bad, changed, added)))
     assert len(list(cache.rglob("*"))) == 2, "one folder, one file, nothing beside it"
 
 
 def test_a_quick_check_leaves_nothing(photos, cache, monkeypatch):
-    monkeypatch.setattr(broken, "KEEP_AFTER", 60)
+    monkeypatch.setattr(checking, "KEEP_AFTER", 60)
     load(photos)
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("damage", [b"", b"no array", None])
 def test_a_memory_that_cannot_be_used(photos, cache, monkeypatch, damage):
-    monkeypatch.setattr(broken, "KEEP_AFTER", 0)
+    monkeypatch.setattr(checking, "KEEP_AFTER", 0)
     if damage is None:
         cache.write_text("a file where the folder would be")
     else:
@@ -402,13 +409,13 @@ def test_a_memory_that_cannot_be_used(photos, cache, monkeypatch, damage):
 
 
 def test_many_files_are_announced(photos, capsys, monkeypatch):
-    monkeypatch.setattr(broken, "TELL_FROM", 54)
+    monkeypatch.setattr(checking, "TELL_FROM", 54)
     load(photos)
     assert capsys.readouterr().err == "checking 54 image files, once\n"
 
 
 def test_no_files():
-    assert find_broken([], "nowhere") == {}
+    assert CheckedFiles("nowhere").find_broken([]) == {}
 
 
 def test_decoding_an_eighth_finds_what_decoding_all_finds():

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_mobilenets.data import preprocessing as pre
-from keras_mobilenets.data.images import decode
+from keras_mobilenets.data.decoding import decode
 from keras_mobilenets.recipe import recipes
 
 SLIM = recipes["slim_v2"]

@@ -1,0 +1,177 @@
+"""Encoded images to pixels: whole or in part, and the right way up."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from keras_mobilenets.data.headers import BMP, JPEG, RIFF
+from keras_mobilenets.data.preprocessing import Box, cropped
+
+EXIF, ORIENTATION = b"Exif\0\0", 0x112  # the segment, and the tag in it
+SEGMENTS = 64  # of a JPEG, that are searched for EXIF
+TAGS = 512  # of EXIF, that are searched for the orientation
+
+
+def decode(
+    encoded: tf.Tensor, box: Box = None, *, bmp: bool = True, exif: bool = False
+) -> tf.Tensor:
+    """The uint8 RGB image [h, w, 3] in an encoded one, or the part that a box takes.
+
+    Of a JPEG only that part is decoded; the pixels are those of the whole image. Of
+    an animation it is the first frame, of 16 bits the upper 8; alpha is dropped.
+    `bmp=False`, for a pipeline without BMP images, leaves out a call of Python that
+    slows all of it down, though it is never made. `exif` turns a JPEG as its EXIF
+    orientation says, before the box is laid; the orientation of other kinds is not
+    read.
+
+    InvalidArgumentError for what is no image, and for an animated WebP.
+
+    >>> decode(tf.io.read_file("cat.jpg"), eval_box(recipes["slim_v2"]))
+    """
+    is_jpeg = _begins(encoded, JPEG)
+    upright, turned = is_jpeg, tf.constant(1)
+    if exif:
+        turned = tf.cond(is_jpeg, lambda: exif_orientation(encoded), lambda: turned)
+        upright = is_jpeg & tf.equal(turned, 1)
+
+    def whole() -> tf.Tensor:
+        image = _whole(encoded, bmp)
+        return turn(image, turned) if exif else image
+
+    if box is None:
+        image = whole()
+    else:
+        image = tf.cond(
+            upright, lambda: _jpeg_part(encoded, box), lambda: cropped(whole(), box)
+        )
+    image.set_shape([None, None, 3])
+    return image
+
+
+def _begins(encoded: tf.Tensor, start: bytes) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(encoded, 0, len(start)), start)
+
+
+def _jpeg_part(encoded: tf.Tensor, box: Box) -> tf.Tensor:
+    shape = tf.io.extract_jpeg_shape(encoded)
+    begin, size = box(shape)
+    (top, left), (height, width) = tf.unstack(begin[:2]), tf.unstack(size[:2])
+    # libjpeg interpolates halved colours between neighbouring columns: with one more
+    # on either side the columns of the part have the neighbours of the whole image.
+    first = tf.maximum(left - 1, 0)
+    end = tf.minimum(left + width + 1, shape[1])
+    part = tf.image.decode_and_crop_jpeg(
+        encoded, tf.stack([top, first, height, end - first]), channels=3
+    )
+    return part[:, left - first : left - first + width]
+
+
+def _whole(encoded: tf.Tensor, bmp: bool) -> tf.Tensor:
+    def any_but_bmp() -> tf.Tensor:
+        return tf.cond(
+            _begins(encoded, RIFF),
+            lambda: _webp(encoded),
+            lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        )
+
+    if not bmp:
+        return any_but_bmp()
+    return tf.cond(
+        _begins(encoded, BMP),
+        # As numbers: text would lose the zeros at its end on the way.
+        lambda: tf.numpy_function(
+            _bmp, [tf.io.decode_raw(encoded, tf.uint8)], tf.uint8
+        ),
+        any_but_bmp,
+    )
+
+
+def _webp(encoded: tf.Tensor) -> tf.Tensor:
+    head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=21), tf.int32)
+    extended = tf.reduce_all(head[12:16] == list(b"VP8X"))
+    still = tf.debugging.assert_equal(
+        extended & (head[20] & 2 > 0), False, "an animated WebP image is not read"
+    )
+    # TensorFlow 2.21 writes past its memory for an animation, and fails where three
+    # channels are asked of an image that has four.
+    with tf.control_dependencies([still] if still is not None else []):
+        return tf.io.decode_webp(tf.identity(encoded), channels=0)[0, ..., :3]
+
+
+def _bmp(encoded: np.ndarray) -> np.ndarray:
+    # TensorFlow takes the colour numbers of a BMP with a palette for grey.
+    with Image.open(io.BytesIO(encoded.tobytes())) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """The EXIF orientation of a JPEG, int32, 1 (upright, or none given) to 8.
+
+    TensorFlow operations only, so that it works in a pipeline without Python.
+
+    >>> int(exif_orientation(tf.io.read_file("phone.jpg")))
+    6
+    """
+    size = tf.strings.length(encoded)
+
+    def values(at: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
+        """So many bytes from there on, as numbers; zeros beyond the end."""
+        piece = tf.strings.substr(encoded, tf.clip_by_value(at, 0, size), count)
+        return tf.cast(tf.io.decode_raw(piece, tf.uint8, fixed_length=count), tf.int32)
+
+    def next_segment(at: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        head = values(at, 4 + len(EXIF))
+        application = (head[0] == 0xFF) & ((head[1] & 0xF0 == 0xE0) | (head[1] == 0xFE))
+        found = (head[1] == 0xE1) & tf.reduce_all(head[4:] == list(EXIF))
+        later = at + 2 + head[2] * 256 + head[3]
+        return tf.where(application, later, size), tf.where(found, at + 10, 0)
+
+    _, start = tf.while_loop(
+        lambda at, found: (found == 0) & (at < size),
+        next_segment,
+        (tf.constant(2), tf.constant(0)),
+        maximum_iterations=SEGMENTS,
+    )
+
+    def look() -> tf.Tensor:
+        little = values(start, 1)[0] == ord("I")
+
+        def number(pairs: tf.Tensor) -> tf.Tensor:
+            """Of 16 bits, in the byte order of the file."""
+            first, second = pairs[..., 0], pairs[..., 1]
+            return tf.where(little, first + 256 * second, 256 * first + second)
+
+        # The directory is near: the upper half of its offset is not looked at.
+        offset = number(values(start + tf.where(little, 4, 6), 2))
+        tags = tf.minimum(number(values(start + offset, 2)), TAGS)
+        table = tf.reshape(values(start + offset + 2, tags * 12), [tags, 12])
+        named = tf.equal(number(table[:, :2]), ORIENTATION)
+        value = tf.reduce_max(
+            tf.concat([tf.where(named, number(table[:, 8:10]), 0), [1]], 0)
+        )
+        return tf.where(value > 8, 1, value)
+
+    return tf.cond(start > 0, look, lambda: tf.constant(1))
+
+
+def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """An image [h, w, c] as its EXIF orientation (1 to 8) wants it shown."""
+
+    def when(numbers: range | tuple[int, ...], change, image: tf.Tensor) -> tf.Tensor:
+        wanted = tf.reduce_any(tf.equal(orientation, list(numbers)))
+        return tf.cond(wanted, lambda: change(image), lambda: image)
+
+    image = when(range(5, 9), lambda x: tf.transpose(x, [1, 0, 2]), image)
+    image = when((2, 3, 6, 7), lambda x: tf.reverse(x, [1]), image)
+    return when((3, 4, 7, 8), lambda x: tf.reverse(x, [0]), image)
+
+
+def read_image(
+    path: tf.Tensor, box: Box = None, *, bmp: bool = True, exif: bool = False
+) -> tf.Tensor:
+    """As `decode`, the image in a file."""
+    return decode(tf.io.read_file(path), box, bmp=bmp, exif=exif)

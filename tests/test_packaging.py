@@ -1,0 +1,65 @@
+"""What pyproject.toml promises."""
+
+import ast
+import importlib.metadata
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = {Requirement(line).name.lower() for line in PROJECT["dependencies"]}
+# The distribution of a module, where its name is another.
+DISTRIBUTIONS = {
+    "absl": "absl-py",
+    "grpc": "grpcio",
+    "keras_tuner": "keras-tuner",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
+
+
+def imported(folder: str) -> set[str]:
+    """Top-level modules that are imported anywhere, and are not Python's or ours."""
+    modules = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules.add(str(node.module))
+    top = {module.split(".")[0] for module in modules}
+    return top - set(sys.stdlib_module_names) - {"keras_mobilenets", "__future__"}
+
+
+def test_everything_imported_is_declared():
+    """h5py, numpy, absl and grpcio came by chance, with TensorFlow."""
+    modules = imported("keras_mobilenets")
+    assert "tensorflow" in modules
+    assert {DISTRIBUTIONS.get(module, module) for module in modules} <= DECLARED
+
+
+@pytest.mark.parametrize("line", PROJECT["dependencies"])
+def test_the_environment_is_within_what_is_declared(line):
+    requirement = Requirement(line)
+    assert importlib.metadata.version(requirement.name) in requirement.specifier
+
+
+def test_the_pythons_are_those_that_are_claimed():
+    claimed = [re.fullmatch(r".*Python :: (3\.\d+)", c) for c in PROJECT["classifiers"]]
+    assert [c[1] for c in claimed if c] == ["3.11", "3.12", "3.13"]
+    assert PROJECT["requires-python"] == ">=3.11,<3.14"
+
+
+def test_the_license_is_apache():
+    assert PROJECT["license"] == "Apache-2.0"
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    docker = (ROOT / "Dockerfile").read_text(), (ROOT / ".dockerignore").read_text()
+    assert all("LICENSE" in part for part in docker)  # the build needs it
