@@ -130,7 +130,7 @@ def prepare(
     """
     settings = list(networks)
     splits = load(settings[0], settings[0].recipe.batch_size, index=index)
-    splits.save_index(save_index)
+    splits.index.save(save_index)
     for one in settings:
         if one.weights is not None:
             build(

@@ -25,10 +25,10 @@ def test_this_kerastuner_has_all_that_is_used():
 
 def test_what_a_new_version_lacks_is_named(monkeypatch):
     monkeypatch.delattr(keras_tuner.oracles.HyperbandOracle, "_get_size")
-    monkeypatch.delattr(engine.OracleServicer, "EndTrial")
+    monkeypatch.delattr(keras_tuner.Oracle, "_save_trial")
     assert engine.missing_members() == [
+        "Oracle._save_trial",
         "HyperbandOracle._get_size",
-        "OracleServicer.EndTrial",
     ]
 
 

@@ -179,16 +179,17 @@ def settings(**options):
     )  # fmt: skip
 
 
-def test_a_rung_continues_as_if_it_had_not_been_left(tmp_path):
+def test_a_rung_continues_as_if_it_had_not_been_left(server, tmp_path):
     """Weights, slots, averages, place in the schedule, and the data's epoch."""
     one = settings(deterministic=True)
-    whole = run_trial(Task(one, tmp_path / "whole", {}))
-    first = run_trial(Task(one, tmp_path / "parts", {}, until=1))
-    assert (first["epochs"], whole["epochs"]) == (1, 2)
-    assert run_trial(Task(one, tmp_path / "parts", {}, until=1)) == first
-    second = run_trial(Task(one, tmp_path / "parts", {}, until=2))
-    assert second == whole
-    assert run_trial(Task(one, tmp_path / "parts", {})) == whole  # it is finished
+
+    def run(name, until=None):
+        return server.call(run_trial, Task(one, tmp_path / name, {}, until=until))
+
+    whole = run("whole")
+    assert run("parts", until=1)["epochs"] == 1
+    assert run("parts", until=2) == whole
+    assert run("parts") == whole  # it is finished
 
 
 def test_a_run_that_another_process_is_in_is_waited_for(tmp_path):
