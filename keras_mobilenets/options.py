@@ -2,8 +2,8 @@
 
 A field has a default, a check and a help text. From the record follow a function's
 signature and the list of its arguments, the command line's options, and what is
-checked. `Settings` and `Execution` (settings.py) and `Recipe` (recipe.py) are such
-records. No TensorFlow here.
+checked. `Settings` and `Execution` (settings.py) and `Recipe` (recipe/record.py) are
+such records. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -157,6 +157,8 @@ def add_options(
         else:
             how["type"] = str if field.metadata.get("text") else parse_value
             how["metavar"] = name.upper()
+            if ", ...]" in str(field.type):  # as many as one likes
+                how["nargs"] = "+"
         place.add_argument(f"--{name.replace('_', '-')}", default=NOT_GIVEN, **how)
 
 

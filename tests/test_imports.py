@@ -22,7 +22,7 @@ BELOW: dict[str, set[str]] = {
     "architecture": set(),
     "text": set(),
     "cluster": {"architecture"},
-    "recipe": {"architecture"},
+    "recipe": {"architecture", "options"},
     "options": set(),
     "settings": {"architecture", "options", "recipe"},
     "plots": {"architecture", "recipe", "options"},

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import inspect
 import re
 import sys
 import tomllib
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+
+import keras_mobilenets as km
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -63,3 +66,26 @@ def test_the_license_is_apache():
     assert "END OF TERMS AND CONDITIONS" in text
     docker = (ROOT / "Dockerfile").read_text(), (ROOT / ".dockerignore").read_text()
     assert all("LICENSE" in part for part in docker)  # the build needs it
+
+
+def test_the_tests_that_ci_names_exist():
+    named = re.findall(r"tests/[\w/.]+", (ROOT / ".ci" / "run").read_text())
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("name", [name for name in km.__all__ if name[0] != "_"])
+def test_public_functions_say_their_types(name):
+    """py.typed promises it."""
+    public = getattr(km, name)
+    if inspect.isclass(public):
+        methods = inspect.getmembers(public, inspect.isfunction)
+        ours = [m for n, m in methods if n[0] != "_" and "mobilenets" in m.__module__]
+    else:
+        ours = [public] if inspect.isfunction(public) else []
+    for function in ours:
+        signature = inspect.signature(function)
+        assert signature.return_annotation is not inspect.Signature.empty, function
+        for parameter in list(signature.parameters.values()):
+            said = parameter.annotation is not inspect.Parameter.empty
+            assert said or parameter.name == "self", f"{function}: {parameter}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from keras_mobilenets.architecture.arguments import (
@@ -19,9 +19,7 @@ from keras_mobilenets.architecture.arguments import (
     check_number,
 )
 from keras_mobilenets.errors import UsageError
-
-# Takes the name of a field and a value; returns the value accepted, or raises.
-Check = Callable[[str, Any], Any]
+from keras_mobilenets.options import Check, option, options_of
 
 LARGEST = 1e30  # in float32 too, times any number of steps
 MOST = 10**6  # epochs, images and workers: far above any use
@@ -87,10 +85,6 @@ def optional(check: Check) -> Check:
     return checked
 
 
-def _field(check: Check, help: str) -> Any:
-    return dataclasses.field(metadata={"check": check, "help": help})
-
-
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Every setting of a training run that is not the network, data or machine.
@@ -110,97 +104,98 @@ class Recipe:
     summary: str
 
     # Optimizer
-    optimizer: str = _field(
+    optimizer: str = option(
         choice("rmsprop", "sgd"), "rmsprop (TensorFlow 1's, km.RMSprop) or sgd"
     )
-    learning_rate: float = _field(
+    learning_rate: float = option(
         number(0, above=True), "learning rate of one replica; see scale_learning_rate"
     )
-    scale_learning_rate: bool = _field(
+    scale_learning_rate: bool = option(
         check_flag, "multiply the learning rate by the number of replicas"
     )
-    asynchronous_workers: int = _field(
+    asynchronous_workers: int = option(
         integer(1), "the rate is divided where there are more, in proportion"
     )
-    decay_rate: float = _field(
+    decay_rate: float = option(
         number(0, 1), "factor of the learning rate every decay_epochs"
     )
-    decay_epochs: float = _field(
+    decay_epochs: float = option(
         number(0, above=True), "epochs in which the rate falls by decay_rate"
     )
-    staircase: bool = _field(check_flag, "the rate falls in steps, not continuously")
-    warmup_epochs: float = _field(number(0), "epochs of linear warm-up from rate 0")
-    rmsprop_decay: float = _field(
+    staircase: bool = option(check_flag, "the rate falls in steps, not continuously")
+    warmup_epochs: float = option(number(0), "epochs of linear warm-up from rate 0")
+    rmsprop_decay: float = option(
         number(0, 1, below=True), "decay of RMSProp's mean square; ignored by sgd"
     )
-    momentum: float = _field(number(0, 1, below=True), "of either optimizer")
-    epsilon: float = _field(number(0), "inside RMSProp's square root; ignored by sgd")
-    initial_accumulator: float = _field(
+    momentum: float = option(number(0, 1, below=True), "momentum of rmsprop or sgd")
+    epsilon: float = option(number(0), "inside RMSProp's square root; ignored by sgd")
+    initial_accumulator: float = option(
         number(0), "where RMSProp's mean square starts; ignored by sgd"
     )
 
     # Regularisation
-    weight_decay: float = _field(
+    weight_decay: float = option(
         number(0), "w in w / 2 * sum(kernel ** 2), part of the loss"
     )
-    weight_decay_scope: str = _field(
+    weight_decay_scope: str = option(
         choice("kernels", "all"), "kernels (not depthwise, bias or norm) or all"
     )
-    label_smoothing: float = _field(
+    label_smoothing: float = option(
         number(0, 1, below=True), "share of a label that is spread over all classes"
     )
-    background_class: bool = _field(check_flag, "class 0 means none of the classes")
-    dropout: float = _field(
+    background_class: bool = option(check_flag, "class 0 means none of the classes")
+    dropout: float = option(
         number(0, 1, below=True), "share of features dropped before the classifier"
     )
-    ema_decay: float | None = _field(
+    ema_decay: float | None = option(
         optional(number(0, 1, above=True, below=True)),
         "moving average of all variables; None: no average",
     )
 
     # Network constants that belong to training
-    batch_norm_momentum: float = _field(
+    batch_norm_momentum: float = option(
         number(0, 1, below=True), "share of the moving statistics kept at each step"
     )
-    synchronize_batch_norm: bool = _field(
+    synchronize_batch_norm: bool = option(
         check_flag, "batch statistics of all replicas together, not of each its own"
     )
-    kernel_stddev: float = _field(
-        number(0, above=True), "of the truncated normal that kernels start from"
+    kernel_stddev: float = option(
+        number(0, above=True),
+        "standard deviation of kernels at the start (truncated normal)",
     )
 
     # Run
-    batch_size: int = _field(integer(1), "images of one replica in a step")
-    epochs: int = _field(integer(1), "passes over the training images")
-    early_stopping_patience: int | None = _field(
+    batch_size: int = option(integer(1), "images of one replica in a step")
+    epochs: int = option(integer(1), "passes over the training images")
+    early_stopping_patience: int | None = option(
         optional(integer(1)),
         "epochs without a better validation loss; None: no early stop",
     )
 
     # Preprocessing; images end in [-1, 1]
-    crop_area: tuple[float, float] | None = _field(
+    crop_area: tuple[float, float] | None = option(
         optional(pair(number(0, 1, above=True))),
         "share of the image that a crop may take (low, high); None: no crops",
     )
-    crop_aspect: tuple[float, float] = _field(
+    crop_aspect: tuple[float, float] = option(
         pair(number(0, above=True)), "width / height of a crop (low, high)"
     )
-    crop_min_covered: float = _field(
+    crop_min_covered: float = option(
         number(0, 1), "share of the whole image that a crop must cover"
     )
-    flip: bool = _field(check_flag, "mirror half of the training images")
-    exif_orientation: bool = _field(
+    flip: bool = option(check_flag, "mirror half of the training images")
+    exif_orientation: bool = option(
         check_flag, "turn JPEGs upright as their EXIF orientation says"
     )
-    color: str | None = _field(
+    color: str | None = option(
         choice(None, "fast", "full"),
         "fast: vary brightness, saturation; full: hue, contrast too; None: neither",
     )
-    resize: str = _field(
+    resize: str = option(
         choice("tf1", "half_pixel"),
         "tf1 (bilinear without half-pixel centres) or half_pixel",
     )
-    eval_crop: float | None = _field(
+    eval_crop: float | None = option(
         optional(number(0, 1, above=True)),
         "central share of each side in evaluation; None: the whole image",
     )
@@ -214,9 +209,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         accepted = {
-            field.name: field.metadata["check"](field.name, getattr(self, field.name))
-            for field in dataclasses.fields(self)
-            if "check" in field.metadata
+            name: field.metadata["check"](name, getattr(self, name))
+            for name, field in options_of(Recipe).items()
         }
         sources = dict.fromkeys(FIELDS, "[yours]") | dict(self.sources)
         for name, value in {**accepted, "sources": sources}.items():
@@ -245,9 +239,7 @@ class Recipe:
         return {field: getattr(self, field) for field in FIELDS}
 
 
-FIELDS = tuple(
-    field.name for field in dataclasses.fields(Recipe) if "check" in field.metadata
-)
+FIELDS = tuple(options_of(Recipe))
 
 
 def _check_together(recipe: Recipe) -> None:

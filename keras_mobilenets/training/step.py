@@ -130,7 +130,9 @@ def _finite_on_all_or_none(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     Keras' loss scaling skips a step whose gradients are not finite, and looks at those
     of the first replica only, before they are summed.
     """
-    finite = [tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(g))) for g in gradients]
+    finite = [
+        tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(g))) for g in gradients
+    ]
     bad = tf.cast(~tf.reduce_all(finite), tf.float32)
     bad = tf.distribute.get_replica_context().all_reduce("sum", bad)
     first, *rest = gradients

@@ -198,10 +198,10 @@ def test_as_dict_is_json():
 
 def test_all_points_in_a_tenth_of_a_second():
     def seconds():
-        start = time.perf_counter()
+        start = time.process_time()  # ours, however busy the machine is
         for point in POINTS:
             name, alpha, resolution, *_ = point.values
             cost(name, alpha=alpha, resolution=resolution, classes=1001)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds() for _ in range(5)) < 0.1
