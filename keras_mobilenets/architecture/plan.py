@@ -89,7 +89,9 @@ class _Pen:
         self.stride_so_far = 1
         self.dilation = 1
 
-    def write(self, name: str, kind: str, channels: int, size: int, **fields) -> None:
+    def write(
+        self, name: str, kind: str, channels: int, size: int, **fields: Any
+    ) -> None:
         fields.setdefault("inputs", (self.last,))
         self.layers.append(
             Layer(
@@ -105,7 +107,13 @@ class _Pen:
         self.last, self.size, self.channels = name, size, channels
 
     def convolve(
-        self, name: str, kind: str, channels: int, *, linear: bool = False, **fields
+        self,
+        name: str,
+        kind: str,
+        channels: int,
+        *,
+        linear: bool = False,
+        **fields: Any,
     ) -> None:
         size = -(-self.size // fields.get("stride", 1))  # SAME padding
         activation = None if linear else self.activation

@@ -184,9 +184,11 @@ def training_batches(
         image = after_train_box(image, key, resolution, recipe)
         return image, tf.cast(label, tf.int64) + shift
 
+    take = epochs.take if epochs else None
+
     def next_place(_):
         # Python state rather than a variable: it has no device and no strategy.
-        return tf.ensure_shape(tf.numpy_function(epochs.take, [], tf.int64), [2])
+        return tf.ensure_shape(tf.numpy_function(take, [], tf.int64), [2])
 
     def and_the_next(place):
         later = tf.data.Dataset.range(place[0] + 1, tf.int64.max)
@@ -299,7 +301,7 @@ def _shuffled_numbers(part: Part, seed: int, running: Running) -> Shuffled:
 def _fetched(numbers: tf.data.Dataset, part: Part) -> tf.data.Dataset:
     """The examples of these numbers, a few at a time."""
 
-    def fetch(some: tf.Tensor):
+    def fetch(some: tf.Tensor) -> tuple[tf.Tensor, ...]:
         found = tf.numpy_function(part.fetch, [some], [tf.string, tf.int64, tf.bool])
         raw, label, itself = (tf.ensure_shape(values, [None]) for values in found)
         return some, (raw, label), itself
@@ -333,7 +335,9 @@ def _shuffled_shards(
     a worker change from epoch to epoch. What lies before the step is read, but not
     decoded. `by_chance` needs no Python.
     """
-    lengths = part.shards.lengths
+    shards = part.shards
+    assert shards is not None
+    lengths = shards.lengths
     size = running.batch_size // running.workers  # of a step of this worker
     at_once = shards_at_once(len(lengths) // running.workers)
     whole = stretches(lengths, np.arange(len(lengths)), running.worker, running.workers)
@@ -349,7 +353,7 @@ def _shuffled_shards(
         else:
             rows = tf.numpy_function(plan, [place], tf.int64)
         return (
-            _read(part.shards, tf.ensure_shape(rows, [None, 3]), at_once)
+            _read(shards, tf.ensure_shape(rows, [None, 3]), at_once)
             .shuffle(part.buffer, chance, reshuffle_each_iteration=False)
             .take(running.steps(part.count) * size)
             .skip(place[1] * size)
@@ -358,7 +362,7 @@ def _shuffled_shards(
     return epoch
 
 
-def _read(shards: Shards, rows: tf.Tensor | np.ndarray, at_once: int):
+def _read(shards: Shards, rows: tf.Tensor | np.ndarray, at_once: int) -> Any:
     """The examples in stretches of shards, with their numbers in the split."""
     before = tf.constant(np.cumsum([0, *shards.lengths])[:-1], tf.int64)
 

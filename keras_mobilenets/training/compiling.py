@@ -141,9 +141,9 @@ def compile(
             step.change(layer, "rate", recipe.dropout)
         elif recipe.dropout:
             warnings.warn(
-                f"dropout layer {layer.name!r} was made with rate 0, so it has no random "
-                f"state and stays off: the recipe's dropout={recipe.dropout:g} is not "
-                "used",
+                f"dropout layer {layer.name!r} was made with rate 0, so it has no "
+                "random state and stays off: the recipe's "
+                f"dropout={recipe.dropout:g} is not used",
                 stacklevel=2,
             )
     return model
