@@ -17,13 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from keras_mobilenets.architecture.published import published
+from keras_mobilenets.storage import write_text
 from keras_mobilenets.text import table
 from keras_mobilenets.tuning.points import POINT
 from keras_mobilenets.tuning.prior import published_prior
@@ -93,12 +93,9 @@ def trials_to_optimum(space: Space, seed: int, **search: Any) -> int | None:
     """How many trials a search takes; None where it ends without the optimum."""
     from keras_mobilenets.tuning.oracles import make_oracle
 
-    with tempfile.TemporaryDirectory() as folder:
-        oracle = make_oracle(space=space, seed=seed, max_epochs=MAX_EPOCHS, **search)
-        oracle._set_project_dir(folder, "search")
-        oracle.verbose = 0
-        best = optimum(space)
-        return next((n for n, key in enumerate(trials(oracle), 1) if key == best), None)
+    oracle = make_oracle(space=space, seed=seed, max_epochs=MAX_EPOCHS, **search)
+    best = optimum(space)
+    return next((n for n, key in enumerate(trials(oracle), 1) if key == best), None)
 
 
 def row(problem: str, column: str, seeds: int = SEEDS) -> dict[str, Any]:
@@ -140,10 +137,8 @@ def main() -> None:
     for column in ORACLES:
         took = [r["milliseconds"] for r in rows if r["oracle"] == column]
         print(f"{column}: {statistics.median(took):g} ms a search")
-    beside = RESULT.with_suffix(".tmp")
     text = json.dumps({"title": __doc__.splitlines()[0], "rows": rows}, indent=1)
-    beside.write_text(text + "\n")
-    beside.replace(RESULT)
+    write_text(RESULT, text + "\n")
 
 
 if __name__ == "__main__":

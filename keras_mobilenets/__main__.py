@@ -26,6 +26,8 @@ from keras_mobilenets.options import NOT_GIVEN, add_options, options_of, parse_v
 from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.settings import Execution, Settings
 from keras_mobilenets.text import printable
+from keras_mobilenets.tuning.options import SearchOptions
+from keras_mobilenets.tuning.space import Space
 
 # What ends a command with one line instead of a traceback.
 STOPS = (UsageError, TrainingDiverged, TrainingInterrupted, SearchStopped, WorkerLost)
@@ -118,44 +120,15 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "names", nargs="*", metavar="NAME",
-        help="mobilenet_v1, mobilenet_v2 (default), or both",
+        help=options_of(Space)["names"].metadata["help"],
     )  # fmt: skip
-    for name, text in (
-        ("alphas", "width multipliers (default on digits: 0.35 0.5)"),
-        ("resolutions", "input sides in pixels (default on digits: 32 48)"),
-        ("rhos", "the same as multiples of 224"),
-    ):
-        made.add_argument(f"--{name}", type=parse_value, nargs="+", help=text)
-    option(
-        made,
-        max_macs="mult-adds, such as 150e6",
-        max_params="parameters, such as 2e6",
-        max_memory="bytes of activations, as cost counts them",
-        max_latency_ms="milliseconds on a Pixel 1, as published",
-        max_trials="at most so many (default: all points)",
-        seed="of proposals, weights and data (default 0)",
-        workers="trials at a time (default 1)",
-        cluster="a local cluster: a chief, and so many workers",
-        time_limit="seconds of a trial",
-        memory_limit="bytes of a trial's process, such as 4e9",
-        learning_rate="a number, or a range to search, such as 0.01,0.1",
-    )
-    for name, text in (
-        ("data", "digits (default), a TFDS name, or a folder of class folders"),
-        ("oracle", "grid (default), random, bayesian or hyperband"),
-        ("prior", "published: try first what ImageNet's accuracies suggest"),
-        ("recipe", "a name from 'keras-mobilenets recipes'"),
-        ("directory", "of the search, new or to go on in (default: see search())"),
-        ("weights", "imagenet, or a weights file to start from"),
-        ("data-dir", "where TFDS keeps prepared data"),
-        ("strategy", "none (default) or mirrored, in every trial"),
-    ):
-        made.add_argument(f"--{name}", help=text)
-    option(made, "epochs", "batch_size")
-    made.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE",
-        help="any further argument, such as dropout=0,0.5; may be repeated",
-    )  # fmt: skip
+    of_search = {*options_of(Space), *options_of(SearchOptions)}
+    add_options(made, Space, title="what is searched", without=("names", "latency"))
+    add_options(made, SearchOptions, title="how", without=("verbose",))
+    taken = {*of_search, "name", "alpha", "rho", "resolution"}
+    add_options(made, Settings, title="the runs", without=taken)
+    recipe(made, taken | set(options_of(Settings)))
+    fields(made)
 
     made = verb("evaluate", verbs.evaluate, "accuracy of a finished run")
     made.add_argument("workdir", nargs="?", help="of train (default: the newest run)")

@@ -157,6 +157,8 @@ def add_options(
         else:
             how["type"] = str if field.metadata.get("text") else parse_value
             how["metavar"] = name.upper()
+            if ", ...]" in str(field.type):  # as many as one likes
+                how["nargs"] = "+"
         place.add_argument(f"--{name.replace('_', '-')}", default=NOT_GIVEN, **how)
 
 

@@ -31,6 +31,10 @@ else:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+class InUse(UsageError):
+    """Another process has it; it may be free later."""
+
+
 LOCKED = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what says that another has it
 PARTIAL = ".partial-"  # begins the name of a file that is being written
 
@@ -64,7 +68,7 @@ def lock(path: str | os.PathLike[str]) -> IO[str]:
     """Keep other processes out of what `path` stands for, until the file is closed.
 
     Raises:
-        UsageError: another process has it.
+        InUse: another process has it.
     """
     while True:
         file = open(path, "a")
@@ -73,7 +77,7 @@ def lock(path: str | os.PathLike[str]) -> IO[str]:
         except OSError as error:
             if error.errno in LOCKED:
                 file.close()
-                raise UsageError(
+                raise InUse(
                     f"{os.fspath(pathlib.Path(path).parent)!r} is in use by a run that "
                     "is going on; wait for its end, or give another directory"
                 ) from error

@@ -18,6 +18,8 @@ from keras_mobilenets.settings import Execution, Settings
 from keras_mobilenets.startup import start_tensorflow
 from keras_mobilenets.stopping import stop_requests
 from keras_mobilenets.text import count, table
+from keras_mobilenets.tuning.options import SearchOptions
+from keras_mobilenets.tuning.space import Space
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -164,17 +166,9 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def search(arguments: argparse.Namespace) -> int:
     start_tensorflow()
-    options = _given(
-        arguments, "data", "alphas", "resolutions", "rhos", "max_macs", "max_params",
-        "max_memory", "max_latency_ms", "oracle", "max_trials", "prior", "recipe",
-        "weights", "seed", "data_dir", "directory", "workers", "cluster", "time_limit",
-        "memory_limit", "strategy", "epochs", "batch_size", "learning_rate",
-    )  # fmt: skip
-    if arguments.names:
-        options["names"] = arguments.names
-    result = km.search(
-        **{"verbose": not arguments.json, **_settings(arguments), **options}
-    )
+    options = given_options(arguments, Space, SearchOptions, Settings, Recipe)
+    options["names"] = arguments.names or None
+    result = km.search(**{"verbose": not arguments.json, **options})
     if result is None:  # a worker: the chief has the table
         return 0
     if arguments.json:

@@ -13,7 +13,7 @@ PACKAGE = Path(keras_mobilenets.__file__).parent
 ROOT = PACKAGE.parent
 
 # What a room may import of the package, besides itself.
-BASE = {"errors", "storage", "stopping"}  # what every room may import
+BASE = {"errors", "storage", "stopping", "text"}  # what every room may import
 BELOW: dict[str, set[str]] = {
     "errors": set(),
     "storage": {"errors"},
@@ -163,3 +163,41 @@ def test_unknown_public_name():
 def test_public_names_are_listed():
     assert {"build", "cost", "recommend", "recipes"} <= set(dir(keras_mobilenets))
     assert set(keras_mobilenets.__all__) <= set(dir(keras_mobilenets))
+
+
+WINDOWS = """
+import sys, types
+locked = []
+def locking(file, mode, count):
+    if locked:
+        raise PermissionError(13, "Permission denied")
+    locked.append(file)
+sys.platform = "win32"
+sys.modules["fcntl"] = None
+sys.modules["msvcrt"] = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+from keras_mobilenets import errors, storage
+file = storage.lock(sys.argv[1])
+try:
+    storage.lock(sys.argv[1])
+except errors.UsageError as error:
+    print(error)
+"""
+
+
+def test_locks_without_fcntl(tmp_path):
+    arguments = [sys.executable, "-c", WINDOWS, tmp_path / ".lock"]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert "is in use" in done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_what_only_linux_has_is_not_needed():
+    """TensorFlow itself is imported first: it is this package that is asked."""
+    code = (
+        "import os, signal, tensorflow, keras, tensorflow_datasets, matplotlib\n"
+        "del os.sched_getaffinity, os.sysconf, signal.SIGHUP, signal.SIGKILL\n"
+        "import keras_mobilenets as km\n"
+        "import keras_mobilenets.cluster, keras_mobilenets.verbs\n"
+        "[getattr(km, name) for name, home in km._HOME.items() if 'tuning' not in home]"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

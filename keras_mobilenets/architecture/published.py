@@ -134,6 +134,9 @@ def recommend(
     when it is given), `min_top1` percent, `name` one of the two networks.
     Equal accuracies are ordered by mult-adds. Nothing fits: an empty list.
 
+    Raises:
+        UsageError: a limit that is no number of its kind, or an unknown name.
+
     >>> best = recommend(max_macs=100e6)[0]
     >>> best.name, best.alpha, best.resolution
     ('mobilenet_v2', 0.5, 224)
@@ -143,9 +146,12 @@ def recommend(
         "params": ("max_params", max_params),
         "latency_ms": ("max_latency_ms", max_latency_ms),
     }
-    for argument, value in [*limits.values(), ("min_top1", min_top1)]:
+    for argument, value in limits.values():
         if value is not None:
             check_number(argument, value, low=0)
+    if min_top1 is not None:  # from 1, for 0.7 is meant as 70 %
+        fix = "it is in percent, such as 70"
+        check_number("min_top1", min_top1, low=1, high=100, fix=fix)
     if name is not None:
         check_name(name)
 

@@ -17,7 +17,7 @@ from keras_mobilenets.architecture.arguments import check_resolution
 from keras_mobilenets.data.checking import Broken
 from keras_mobilenets.data.decoding import exif_orientation
 from keras_mobilenets.data.headers import JPEG
-from keras_mobilenets.data.pipeline import PARTS, Part, Source
+from keras_mobilenets.data.parts import PARTS, Part, Source
 from keras_mobilenets.data.preprocessing import eval_image, train_image
 from keras_mobilenets.data.sources import find_source
 from keras_mobilenets.errors import UsageError
@@ -113,7 +113,9 @@ def check_data(
         data_dir,
         splits,
         answer=lambda found, _: broken.update(found),
-        note=report["notes"].append,
+        note=lambda sentence, loses_images: report[
+            "problems" if loses_images else "notes"
+        ].append(sentence),
         exif=recipe.exif_orientation,
     )
     report["broken"] = [{"path": p, "reason": r} for p, r in broken.items()]

@@ -21,9 +21,18 @@ from keras_mobilenets.data.checking import (
     read_by_number,
 )
 from keras_mobilenets.data.decoding import read_image
-from keras_mobilenets.data.layout import ACCEPTED, Files, find_layout, sentence
-from keras_mobilenets.data.pipeline import PARTS, Part, Source
+from keras_mobilenets.data.layout import (
+    ACCEPTED,
+    HARMLESS,
+    Files,
+    find_layout,
+    sentence,
+)
+from keras_mobilenets.data.parts import PARTS, Part, Source
 from keras_mobilenets.errors import UsageError
+
+# Told a sentence about a folder, and whether images are lost.
+Note = Callable[[str, bool], None]
 
 HELD_OUT = 0.1  # the share of the images that each split cut from train takes
 
@@ -50,7 +59,7 @@ def folder_root(path: str | os.PathLike) -> Path:
 def folder_source(
     path: str | os.PathLike,
     answer: Callable[[Broken, str], None] = ANSWERS["skip"],
-    note: Callable[[str], None] = lambda sentence: None,
+    note: Note = lambda sentence, loses_images: None,
     exif: bool = False,
 ) -> Source:
     """The source in a folder: FOLDER/CLASS/IMAGE or FOLDER/SPLIT/CLASS/IMAGE.
@@ -71,7 +80,8 @@ def folder_source(
     before anything else is judged) and left out; every file is decoded once to know.
     Those that break later are handed to it then, one by one, as
     `checking.read_by_number` says. `note` is told, in sentences, what else is passed
-    over, and which classes have fewer than two images to train on. `exif` turns images
+    over, with whether there are images in it, and which classes have fewer than two
+    images to train on. `exif` turns images
     as their EXIF orientation says.
 
     UsageError if the folder is missing, holds no images or fewer than two classes, has
@@ -82,7 +92,8 @@ def folder_source(
     where = os.fspath(path)
     layout = find_layout(root)
     if layout.passed_over:
-        note(f"in {where!r} {sentence(layout.passed_over)}")
+        images = set(layout.passed_over) - {HARMLESS}
+        note(f"in {where!r} {sentence(layout.passed_over)}", bool(images))
     checked = CheckedFiles(root)
     listed = [file for images in layout.files.values() for _, file in images]
     broken = checked.find_broken(listed)
@@ -249,7 +260,7 @@ def _place(name: str) -> float:
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6]) / 2**48
 
 
-def _note_classes(train: Files, note: Callable[[str], None]) -> None:
+def _note_classes(train: Files, note: Note) -> None:
     counts = Counter(name for name, _ in train)
     single = [name for name, count in counts.items() if count < 2]
     if single:
@@ -257,9 +268,11 @@ def _note_classes(train: Files, note: Callable[[str], None]) -> None:
             f"{len(single):,} class{'es' * (len(single) != 1)} of {len(counts):,} "
             f"{'have' if len(single) != 1 else 'has'} a single image to train on: "
             + ", ".join(map(repr, single[:5]))
-            + ", ..." * (len(single) > 5)
+            + ", ..." * (len(single) > 5),
+            False,
         )
     lower = Counter(name.lower() for name in counts)
     twins = [name for name in counts if lower[name.lower()] > 1]
     if twins:
-        note(f"classes differ by capitals only: {', '.join(map(repr, twins[:6]))}")
+        shown = ", ".join(map(repr, twins[:6]))
+        note(f"classes differ by capitals only: {shown}", False)

@@ -41,9 +41,11 @@ def load_image(
     try:
         encoded = read_regular(os.fspath(file))
     except OSError as error:
+        gone = isinstance(error, FileNotFoundError)
+        reason = "does not exist" if gone else f"cannot be read: {error.strerror}"
         raise UsageError(
-            f"path must be an image file; {os.fspath(path)!r}: {error.strerror} "
-            f"(looked in {os.fspath(file.absolute().parent)!r})"
+            f"path must be an image file; {os.fspath(path)!r} {reason} (looked in "
+            f"{os.fspath(file.absolute().parent)!r})"
         ) from error
     except ValueError as error:  # of the path, or no regular file
         raise UsageError(

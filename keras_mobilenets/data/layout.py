@@ -28,6 +28,12 @@ SPLIT_NAMES = {
 }
 SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
+# What else is an image: to pass it over loses data.
+NOT_READ = (
+    ".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl", ".jp2", ".psd", ".tga", ".ppm",
+    ".pgm", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw",
+)  # fmt: skip
+HARMLESS = "other files"
 LITTER = ("thumbs.db", "desktop.ini")  # of file managers; names with a dot, too
 SHOWN = 3  # of the files that are passed over for a reason, in a message
 ACCEPTED = (
@@ -138,7 +144,7 @@ def _has_images(folder: Path) -> bool:
 def _has_classes(folder: Path) -> bool:
     """Whether there are images in the folders of a folder, at any depth."""
     return any(
-        _is_image(name)
+        _is_image(name) and not name.startswith(".")
         for group in _folders(folder, defaultdict(list))
         for *_, names in os.walk(group)
         for name in names
@@ -247,7 +253,8 @@ def _images(group: Path, root: Path, passed: PassedOver) -> list[str]:
                 found.append(path)
             elif name not in folders and name.lower() not in LITTER:
                 suffix = os.path.splitext(name)[1].lower()
-                passed[f"named {suffix}" if suffix else "no suffix"].append(path)
+                reason = f"named {suffix}" if suffix in NOT_READ else HARMLESS
+                passed[reason].append(path)
     return sorted(found)
 
 

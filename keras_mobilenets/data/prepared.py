@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from keras_mobilenets.data.decoding import decode
 from keras_mobilenets.data.fashion import has_fashion_mnist, prepared_fashion_mnist
-from keras_mobilenets.data.pipeline import MEMORY_BUDGET, PARTS, Part, Shards, Source
+from keras_mobilenets.data.parts import MEMORY_BUDGET, PARTS, Part, Shards, Source
 from keras_mobilenets.data.preprocessing import Box, cropped
 from keras_mobilenets.errors import UsageError
 

@@ -20,18 +20,16 @@ from keras_mobilenets.architecture.arguments import (
 )
 from keras_mobilenets.data.checking import ANSWERS, Broken
 from keras_mobilenets.data.digits import prepared_digits
-from keras_mobilenets.data.folder import folder_source, indexed_folder_source
+from keras_mobilenets.data.folder import Note, folder_source, indexed_folder_source
 from keras_mobilenets.data.index import Index, read_index
-from keras_mobilenets.data.pipeline import (
+from keras_mobilenets.data.parts import (
     MEMORY_BUDGET,
     PARTS,
-    Epochs,
     Part,
     Running,
     Source,
-    evaluation_batches,
-    training_batches,
 )
+from keras_mobilenets.data.pipeline import Epochs, evaluation_batches, training_batches
 from keras_mobilenets.data.prepared import (
     builder_source,
     find_builder,
@@ -227,7 +225,7 @@ def load_data(
         splits,
         memory,
         answer,
-        notes.append,
+        lambda sentence, _: notes.append(sentence),
         recipe.exif_orientation,
         index,
     )
@@ -326,7 +324,7 @@ def find_source(
     splits: Mapping[str, str] | None,
     memory: int = MEMORY_BUDGET,
     answer: Callable[[Broken, str], None] = ANSWERS["skip"],
-    note: Callable[[str], None] = lambda sentence: None,
+    note: Note = lambda sentence, loses_images: None,
     exif: bool = False,
     index: str | os.PathLike | None = None,
 ) -> Source:

@@ -32,6 +32,7 @@ from keras_mobilenets.models.weights import (
 BATCH_NORM_EPSILON = 1e-3  # slim, both papers
 KERNEL_STDDEV = 0.09  # slim, both papers
 CONSTANTS = ("batch_norm_momentum", "batch_norm_epsilon", "kernel_stddev")
+DATA_FORMAT = "channels_last"  # of images here, whatever keras.json says
 ACTIVATIONS = (None, "softmax", "sigmoid")
 
 
@@ -80,6 +81,7 @@ def _makers(kernel_stddev: float, dropout: float) -> dict[str, Callable]:
             "strides": layer.stride,
             "dilation_rate": layer.dilation,
             "padding": "same",
+            "data_format": DATA_FORMAT,
             "use_bias": False,
             "name": layer.name,
         }
@@ -110,11 +112,11 @@ def _makers(kernel_stddev: float, dropout: float) -> dict[str, Callable]:
         "dense": dense,
         "add": lambda layer, *xs: keras.layers.Add(name=layer.name)(xs),
         "avg_pool": lambda layer, x: keras.layers.GlobalAveragePooling2D(
-            name=layer.name
+            data_format=DATA_FORMAT, name=layer.name
         )(x),
-        "max_pool": lambda layer, x: keras.layers.GlobalMaxPooling2D(name=layer.name)(
-            x
-        ),
+        "max_pool": lambda layer, x: keras.layers.GlobalMaxPooling2D(
+            data_format=DATA_FORMAT, name=layer.name
+        )(x),
         "dropout": lambda layer, x: (
             keras.layers.Dropout(dropout, name=layer.name)(x) if dropout else x
         ),
@@ -197,6 +199,7 @@ def build(
         x = make[layer.kind](layer, *(tensors[source] for source in layer.inputs))
         if layer.batch_norm:
             x = keras.layers.BatchNormalization(
+                axis=-1,
                 momentum=constants["batch_norm_momentum"],
                 epsilon=constants["batch_norm_epsilon"],
                 name=f"{layer.name}_bn",

@@ -32,7 +32,8 @@ def copy_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
     classifier [1, 1, C, K] there becomes the Dense kernel [C, K] here.
 
     Raises:
-        ValueError: another number of tensors, or another shape; names the first.
+        UsageError: another number of tensors, another shape, or values that are not
+            finite numbers; names the first.
     """
     if len(weights) != len(model.weights):
         raise UsageError(
@@ -49,6 +50,16 @@ def copy_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
                 f"weights for {variable.path} must have shape "
                 f"{tuple(variable.shape)}; got {value.shape}: they belong to another "
                 "architecture, alpha or number of classes"
+            )
+        try:
+            finite = np.isfinite(value.astype("float64")).all()
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            raise UsageError(
+                f"weights for {variable.path} must be finite numbers; got NaN, "
+                "infinity or no numbers at all: the run that made them diverged, or "
+                "the file is damaged"
             )
         fitted.append(value)
     model.set_weights(fitted)
@@ -72,8 +83,9 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
     """Load a `.keras` or `.weights.h5` file of the same architecture.
 
     Raises:
-        ValueError: the file is missing, of an unknown kind, unreadable, or of
-            another architecture, alpha or number of classes.
+        UsageError: the file is missing, of an unknown kind, unreadable, of
+            another architecture, alpha or number of classes, or holds values that are
+            not finite.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise UsageError(
@@ -99,15 +111,16 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
                     f"it holds {_stored_tensors(file)} tensors, the model has "
                     f"{len(model.weights)}"
                 )
-            donor = keras.models.clone_model(model)
+            # Not clone_model, which would compile the copy too.
+            donor = type(model).from_config(model.get_config())
             with warnings.catch_warnings():
                 # Keras looks for its own bookkeeping in the file too, in vain.
                 warnings.filterwarnings("ignore", "Skipping nested container")
                 donor.load_weights(file)
             saved = donor.get_weights()
         copy_weights(model, saved)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # of zip, HDF5, JSON or Keras, as the damage has it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
             f"weights file {str(path)!r} does not fit {model.name}: {reason} "
             "(name, alpha, classes, include_top and variant must be those it was "
@@ -153,7 +166,9 @@ def imagenet_weights(
         "mobilenet_v1": keras.applications.MobileNet,
         "mobilenet_v2": keras.applications.MobileNetV2,
     }[name]
+    layout = keras.config.image_data_format()
     try:
+        keras.config.set_image_data_format("channels_last")  # of the shape below
         return network(
             input_shape=(published, published, 3),
             alpha=alpha,
@@ -165,3 +180,5 @@ def imagenet_weights(
             f'weights="imagenet" could not be downloaded ({error}); give the path of '
             "a weights file, or weights=None"
         ) from error
+    finally:
+        keras.config.set_image_data_format(layout)

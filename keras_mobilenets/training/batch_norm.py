@@ -41,6 +41,10 @@ def batch_norms(model: keras.Model) -> list[BatchNorm]:
     ]
 
 
+def _replicas() -> int:
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def make_call(layer: BatchNorm, synchronized: bool) -> Callable[..., tf.Tensor]:
     """What `layer` computes under a recipe, in the place of `layer.call`.
 
@@ -80,8 +84,7 @@ def _normalize(
     mask: Any = None,  # of sequences, not of images
 ) -> tf.Tensor:
     training = bool(training) and layer.trainable
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    together = training and synchronized and replicas > 1
+    together = training and synchronized and _replicas() > 1
     if keras.backend.standardize_dtype(inputs.dtype) not in KERNEL_DTYPES:
         return _elementary(layer, inputs, training, together)
     wide = _pixels_a_row(inputs.shape) if training else 1

@@ -13,7 +13,7 @@ from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.training.averaging import OfRecipe
 from keras_mobilenets.training.batch_norm import batch_norms, warn_if_short
 from keras_mobilenets.training.distribution import make_scale
-from keras_mobilenets.training.losses import SmoothedCrossentropy
+from keras_mobilenets.training.losses import SmoothedCrossentropy, TopFive
 from keras_mobilenets.training.optimizer import SGD, RMSprop
 from keras_mobilenets.training.outputs import (
     classifier_dropouts,
@@ -118,7 +118,7 @@ def compile(
     schedule = make_schedule(recipe, steps_per_epoch, scale.learning_rate)
     metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
     if classes >= TOP_5_FROM:
-        metrics.append(keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5"))
+        metrics.append(TopFive())
 
     unbind(model)
     model.compile(
@@ -142,8 +142,8 @@ def compile(
         elif recipe.dropout:
             warnings.warn(
                 f"dropout layer {layer.name!r} was made with rate 0, so it has no "
-                "random state and stays off: the recipe's "
-                f"dropout={recipe.dropout:g} is not used",
+                f"random state and stays off: the recipe's dropout={recipe.dropout:g} "
+                "is not used",
                 stacklevel=2,
             )
     return model

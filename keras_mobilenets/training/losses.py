@@ -1,4 +1,4 @@
-"""The recipe's loss: smoothed cross entropy on whole-number labels, and L2."""
+"""The recipe's loss: smoothed cross entropy on whole-number labels, and L2; top-5."""
 
 from __future__ import annotations
 
@@ -71,6 +71,20 @@ class SmoothedCrossentropy(keras.losses.Loss):
             "label_smoothing": self.label_smoothing,
             "from_logits": self.from_logits,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_mobilenets")
+class TopFive(keras.metrics.SparseTopKCategoricalAccuracy):
+    """How often the label is among the five most probable classes.
+
+    Keras' metric, for outputs of every type: TensorFlow ranks float32 only.
+    """
+
+    def __init__(self, name: str = "top5", **kwargs: Any):
+        super().__init__(name=name, **kwargs)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        super().update_state(y_true, tf.cast(y_pred, tf.float32), sample_weight)
 
 
 class WeightDecay(keras.regularizers.L2):

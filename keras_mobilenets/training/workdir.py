@@ -60,7 +60,7 @@ def _is_leftover(path: pathlib.Path) -> bool:
     return path.name == LOCK or path.name.startswith(storage.PARTIAL)
 
 
-def check_unused(path: pathlib.Path) -> None:
+def check_unused(path: pathlib.Path, argument: str = "workdir") -> None:
     """Nothing of the user's lies where a run is to be, unless a run to go on with.
 
     Raises:
@@ -73,7 +73,7 @@ def check_unused(path: pathlib.Path) -> None:
         used = not all(map(_is_leftover, path.iterdir()))
     if used:
         raise UsageError(
-            f"workdir {str(path)!r} exists and is not empty; give the name of a new "
+            f"{argument} {str(path)!r} exists and is not empty; give the name of a new "
             "directory (nothing is overwritten)"
         )
 
@@ -135,11 +135,18 @@ def _runs_with(name: str) -> list[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def claim(workdir: str | os.PathLike[str] | None, label: str) -> Iterator[pathlib.Path]:
+def claim(
+    workdir: str | os.PathLike[str] | None,
+    label: str,
+    *,
+    mark: str = SETTINGS,
+    argument: str = "workdir",
+) -> Iterator[pathlib.Path]:
     """The directory asked for, or the next free `runs/<label>-<number>`, locked.
 
-    Nobody else's until the end of the block. Where the block ends before the run has
-    written its settings, nothing is left of what was made for it.
+    Nobody else's until the end of the block. Where the block ends before the file
+    `mark` is written, nothing is left of what was made for it. `argument` is what the
+    directory is called.
 
     Raises:
         UsageError: it is in use, holds something else, or cannot be made.
@@ -148,7 +155,8 @@ def claim(workdir: str | os.PathLike[str] | None, label: str) -> Iterator[pathli
         path = _next_free(label)
     else:
         path = pathlib.Path(workdir)
-        check_unused(path)
+        if not (path / mark).is_file():
+            check_unused(path, argument)
     made = [parent for parent in (path, *path.parents) if not parent.exists()]
     if workdir is None:
         made = [path]
@@ -158,7 +166,7 @@ def claim(workdir: str | os.PathLike[str] | None, label: str) -> Iterator[pathli
     except OSError as error:
         _remove_empty(made)
         raise UsageError(
-            f"workdir must be a directory that can be made and written; got "
+            f"{argument} must be a directory that can be made and written; got "
             f"{str(path)!r} ({error.strerror})"
         ) from error
     try:
@@ -168,7 +176,7 @@ def claim(workdir: str | os.PathLike[str] | None, label: str) -> Iterator[pathli
     finally:
         with contextlib.suppress(OSError):
             (path / LOCK).unlink(missing_ok=True)
-        if not (path / SETTINGS).exists():
+        if not (path / mark).exists():
             clear_leftovers(path)
             with contextlib.suppress(OSError):
                 (path / INDEX).unlink(missing_ok=True)

@@ -8,16 +8,17 @@ from typing import Any
 
 import keras_tuner
 import numpy as np
+from keras_tuner.engine.hyperparameters import Fixed
 from keras_tuner.engine.trial import TrialStatus
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 from threadpoolctl import threadpool_limits
 
-from keras_mobilenets.tuning.within import WithinSpace, is_range, response
+from keras_mobilenets.tuning.space_oracle import SpaceOracle, is_range, response
 
 
-class BayesianOracle(WithinSpace, keras_tuner.oracles.BayesianOptimizationOracle):
+class BayesianOracle(SpaceOracle, keras_tuner.oracles.BayesianOptimizationOracle):
     """The point with the best confidence bound under a Gaussian process.
 
     As in KerasTuner, but the bound is taken at every untried point instead of
@@ -33,7 +34,7 @@ class BayesianOracle(WithinSpace, keras_tuner.oracles.BayesianOptimizationOracle
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         done = [t for t in self.trials.values() if t.status == TrialStatus.COMPLETED]
         if len(done) < self.num_initial_points:
-            return self._random_populate_space()
+            return response(self.random_values())
         candidates = self._candidates()
         if not candidates:
             return response(None)
@@ -47,8 +48,8 @@ class BayesianOracle(WithinSpace, keras_tuner.oracles.BayesianOptimizationOracle
             )
         return response(candidates[np.argmin(bound)])
 
-    def _make_gpr(self) -> GaussianProcessRegressor:
-        dimensions = len(self._nonfixed_space())
+    def _make_process(self) -> GaussianProcessRegressor:
+        dimensions = len(self._searched())
         return GaussianProcessRegressor(
             kernel=Matern([1.0] * dimensions, self.LENGTHS, nu=2.5),
             normalize_y=True,
@@ -64,28 +65,32 @@ class BayesianOracle(WithinSpace, keras_tuner.oracles.BayesianOptimizationOracle
         candidates: list[dict],
     ) -> np.ndarray:
         """The lower confidence bound at the candidates."""
-        promise = np.array([self._promise_of(values) for values in done])
+        promise = np.array([self.promise_of(values) for values in done])
         slope = min(0.0, np.polyfit(promise, y, 1)[0]) if np.ptp(promise) else 0.0
         x, y = self._vectors(done), y - slope * promise
-        self.gpr = self._make_gpr().fit(x, y)
+        process = self._make_process().fit(x, y)
         if running:  # they are taken to end as expected
             x = np.vstack([x, self._vectors(running)])
-            y = np.append(y, self.gpr.predict(self._vectors(running)))
-            self.gpr.set_params(kernel=self.gpr.kernel_, optimizer=None).fit(x, y)
-        mean, deviation = self.gpr.predict(self._vectors(candidates), return_std=True)
-        promise = np.array([self._promise_of(values) for values in candidates])
+            y = np.append(y, process.predict(self._vectors(running)))
+            process.set_params(kernel=process.kernel_, optimizer=None).fit(x, y)
+        mean, deviation = process.predict(self._vectors(candidates), return_std=True)
+        promise = np.array([self.promise_of(values) for values in candidates])
         return mean + slope * promise - self.beta * deviation
 
     def _candidates(self) -> list[dict[str, Any]]:
-        if not any(map(is_range, self._others())):
-            return list(self._untried())
-        rng = self._rng()
-        drawn = (self._draw(rng) for _ in range(self.CANDIDATES))
-        return [values for values in drawn if not self._duplicate(values)]
+        if not any(map(is_range, self.others())):
+            return list(self.untried())
+        rng = self.rng()
+        drawn = (self.draw(rng) for _ in range(self.CANDIDATES))
+        return [values for values in drawn if not self.is_tried(values)]
+
+    def _searched(self) -> list[Any]:
+        """The hyperparameters that have more than one value."""
+        return [hp for hp in self.hyperparameters.space if not isinstance(hp, Fixed)]
 
     def _vectors(self, combinations: Iterable[dict[str, Any]]) -> np.ndarray:
         """Each hyperparameter between 0 and 1; an inactive one at its default."""
-        space = self._nonfixed_space()
+        space = self._searched()
         return np.array(
             [
                 [hp.value_to_prob(values.get(hp.name, hp.default)) for hp in space]

@@ -1,85 +1,111 @@
-"""The directory of a search: whose it is, what it was started with, who is in it."""
+"""The directory of a search: whose it is, what it was started with, who is in it.
+
+search.json      what it was started with; `finished` once nothing is left to do
+data.npz         the index of its data: which images its trials are about
+oracle.json, trials/    see stored_oracle.py
+results.json, results.csv, search.png   what it found
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from keras_mobilenets import storage
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.training.workdir import RUNS, lock, make_workdir, write_json
-from keras_mobilenets.tuning.hypermodel import HyperMobileNet
+from keras_mobilenets.training import workdir
 
-SETTINGS = "search.json"
-
-
-def identify(hypermodel: HyperMobileNet, more: dict[str, Any]) -> dict[str, Any]:
-    """The settings that make a search the same one, as JSON keeps them."""
-    arguments = {k: v for k, v in hypermodel.arguments.items() if k != "recipe"}
-    recipes = {n: r.as_dict() for n, r in hypermodel.recipes.items()}
-    identity = {**arguments, "recipes": recipes, **more}
-    return json.loads(json.dumps(identity, default=_plain))
+SEARCH = "search.json"
+INDEX = workdir.INDEX
 
 
-def _plain(value: Any) -> str:
-    return value.__qualname__ if callable(value) else os.fspath(value)
-
-
+@contextlib.contextmanager
 def claim(
-    stack: contextlib.ExitStack,
-    directory: str | os.PathLike[str] | None,
-    label: str,
-    identity: dict[str, Any],
-) -> pathlib.Path:
-    """The directory of a search, new or to go on in, and nobody else's until it ends.
+    directory: str | os.PathLike[str] | None, label: str, identity: dict[str, Any]
+) -> Iterator[pathlib.Path]:
+    """The directory of a search, nobody else's until the end of the block.
+
+    By default that of the unfinished search of the same identity, or a new one. Of a
+    new one nothing is left where the block ends before `begin`.
 
     Raises:
-        ValueError: it holds something else, or is in use.
+        UsageError: it holds something else or another search, or is in use.
     """
-    if directory is None:
-        found = pathlib.Path(RUNS).glob(f"search-{label}-*/{SETTINGS}")
-        for file in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True):
-            with contextlib.suppress(ValueError):  # damaged, or another one is in it
-                kept = _read_settings(file.parent)
-                if kept == {"finished": False, "settings": identity}:
-                    stack.enter_context(lock(file.parent))
-                    return file.parent
-        path = make_workdir(None, f"search-{label}")
-    else:
-        path = pathlib.Path(directory)
-        if not (path / SETTINGS).is_file():
-            try:
-                path = make_workdir(path, label)
-            except ValueError as error:  # `train` has another word for it
-                raise UsageError(
-                    str(error).replace("workdir", "directory", 1)
-                ) from None
-    stack.enter_context(lock(path))
-    if (path / SETTINGS).is_file():
-        kept = _read_settings(path).get("settings", {})
-        for name in {**kept, **identity}:
-            if kept.get(name) != identity.get(name):
-                raise UsageError(
-                    f"directory {str(path)!r} holds a search with {name}="
-                    f"{kept.get(name)!r}, not {identity.get(name)!r}; give it what it "
-                    "was started with, or name another directory"
-                )
-    write_json(path / SETTINGS, {"finished": False, "settings": identity})
-    return path
+    with contextlib.ExitStack() as stack:
+        path = None
+        if directory is None:
+            for found in _unfinished(label, identity):
+                with contextlib.suppress(storage.InUse):
+                    path = stack.enter_context(_claim(found, label))
+                    break
+        if path is None:
+            path = stack.enter_context(_claim(directory, label))
+        if (path / SEARCH).is_file():
+            _check_same(path, identity)
+        yield path
 
 
-def _read_settings(path: pathlib.Path) -> dict[str, Any]:
+def _claim(directory: Any, label: str) -> contextlib.AbstractContextManager:
+    return workdir.claim(
+        directory, f"search-{label}", mark=SEARCH, argument="directory"
+    )
+
+
+def _unfinished(label: str, identity: dict[str, Any]) -> list[pathlib.Path]:
+    """Searches of this identity that were not finished, the newest first."""
+    dated = []
+    for file in pathlib.Path(workdir.RUNS).glob(f"search-{label}-*/{SEARCH}"):
+        try:
+            kept = _read(file.parent)
+        except UsageError as error:
+            warnings.warn(f"this search is passed over: {error}", stacklevel=2)
+            continue
+        if kept == {"finished": False, "settings": identity}:
+            dated.append((file.stat().st_mtime_ns, file.parent))
+    return [path for _, path in sorted(dated, reverse=True)]
+
+
+def _check_same(path: pathlib.Path, identity: dict[str, Any]) -> None:
+    kept = _read(path)["settings"]
+    for name in {**kept, **identity}:
+        if kept.get(name) != identity.get(name):
+            raise UsageError(
+                f"directory {str(path)!r} holds a search with {name}="
+                f"{kept.get(name)!r}, not {identity.get(name)!r}; give it what it was "
+                "started with, or name another directory"
+            )
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
     """What a search was started with, and whether it is finished."""
+    kept = storage.read_json(path / SEARCH)
+    if not isinstance(kept, Mapping) or not isinstance(kept.get("settings"), Mapping):
+        raise UsageError(f"{str(path / SEARCH)!r} is not that of a search, or damaged")
+    return dict(kept)
+
+
+def begin(path: pathlib.Path, identity: dict[str, Any], index: pathlib.Path) -> None:
+    """Write down which images the search is about, and what it is.
+
+    `index` is copied, unless the search has one.
+    """
     try:
-        return dict(json.loads((path / SETTINGS).read_text()))
-    except (OSError, ValueError, TypeError) as error:
+        if index.is_file() and not (path / INDEX).is_file():
+            with storage.replacing(path / INDEX) as beside:
+                shutil.copyfile(index, beside)
+        storage.write_json(path / SEARCH, {"finished": False, "settings": identity})
+    except OSError as error:
         raise UsageError(
-            f"{str(path / SETTINGS)!r} is not that of a search ({error})"
+            f"directory must be one that can be written; got {str(path)!r} "
+            f"({error.strerror})"
         ) from error
 
 
 def finish(path: pathlib.Path) -> None:
     """Write that nothing is left to do, so that no other search takes it up."""
-    write_json(path / SETTINGS, {**_read_settings(path), "finished": True})
+    storage.write_json(path / SEARCH, {**_read(path), "finished": True})

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
-import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
+from keras_mobilenets.tuning import engine
 from keras_mobilenets.tuning.space import Space
-from keras_mobilenets.tuning.within import WithinSpace, response
+from keras_mobilenets.tuning.space_oracle import SpaceOracle, response
+
+FIRST = "tuner/first_trial"  # whose run the trials of higher rungs go on with
 
 
-class HyperbandOracle(WithinSpace, keras_tuner.oracles.HyperbandOracle):
+class HyperbandOracle(SpaceOracle, engine.Hyperband):
     """Hyperband over finitely many points.
 
     A bracket takes no more points than there are, and its rungs shrink with it. A
@@ -25,29 +28,24 @@ class HyperbandOracle(WithinSpace, keras_tuner.oracles.HyperbandOracle):
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         while True:
-            for bracket in self._brackets:
+            for bracket in self.brackets:
                 values = self._start(bracket, trial_id) or self._promote(
                     bracket, trial_id
                 )
                 if values:
                     return response(values)
-            last = (
-                self._current_bracket == 0
-                and self._current_iteration + 1 == self.hyperband_iterations
-            )
-            if last or "size" in self._brackets[-1]:
+            if self.in_last_bracket or "size" in self.brackets[-1]:
                 if self.ongoing_trials:  # they may be promoted yet
                     return {"status": TrialStatus.IDLE}
                 return response(None)
-            self._increment_bracket_num()
-            self._start_new_bracket()
+            self.start_next_bracket()
 
     def _start(self, bracket: dict[str, Any], trial_id: str) -> dict[str, Any] | None:
         """A new point for the lowest rung, if it has room and there is one."""
         number, lowest = bracket["bracket_num"], bracket["rounds"][0]
-        if "size" in bracket or len(lowest) == self._get_size(number, 0):
+        if "size" in bracket or len(lowest) == self.size_of(number, 0):
             return None
-        values = self._random_values()
+        values = self.random_values()
         if values is None:
             bracket["size"] = len(lowest)  # all points are in use
             return None
@@ -57,7 +55,7 @@ class HyperbandOracle(WithinSpace, keras_tuner.oracles.HyperbandOracle):
     def _promote(self, bracket: dict[str, Any], trial_id: str) -> dict[str, Any] | None:
         """The next trial for a higher rung, once it is sure to belong there."""
         number, rungs = bracket["bracket_num"], bracket["rounds"]
-        size = lowest = bracket.get("size", self._get_size(number, 0))
+        size = lowest = bracket.get("size", self.size_of(number, 0))
         for level, (below, rung) in enumerate(zip(rungs, rungs[1:], strict=False), 1):
             trials = [self.trials[entry["id"]] for entry in below]
             failed = sum(trial.status == TrialStatus.FAILED for trial in trials)
@@ -71,7 +69,7 @@ class HyperbandOracle(WithinSpace, keras_tuner.oracles.HyperbandOracle):
             contenders = size - failed
             size = min(
                 contenders,
-                self._get_size(number, level),
+                self.size_of(number, level),
                 math.ceil(lowest / self.factor**level),
             )
             # More have ended than will be left behind: the best of them is sure.
@@ -83,14 +81,22 @@ class HyperbandOracle(WithinSpace, keras_tuner.oracles.HyperbandOracle):
                     **best.hyperparameters.values,
                     **self._rung(number, level),
                     "tuner/trial_id": best.trial_id,
+                    FIRST: best.hyperparameters.values.get(FIRST, best.trial_id),
                 }
         return None
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        for bracket in self.brackets:  # of a file that may be damaged
+            self.size_of(bracket["bracket_num"], 0)
+            for entry in itertools.chain(*bracket["rounds"]):
+                self.trials[entry["id"]]
 
     def _rung(self, number: int, level: int) -> dict[str, Any]:
         """The hyperparameters by which KerasTuner's hyperband tells its rungs."""
         return {
-            "tuner/epochs": self._get_epochs(number, level),
-            "tuner/initial_epoch": self._get_epochs(number, level - 1) if level else 0,
+            "tuner/epochs": self.epochs_of(number, level),
+            "tuner/initial_epoch": self.epochs_of(number, level - 1) if level else 0,
             "tuner/bracket": number,
             "tuner/round": level,
         }

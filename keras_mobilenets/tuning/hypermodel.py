@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import keras_tuner
-import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FatalValueError
 
-from keras_mobilenets.architecture.arguments import (
-    VARIANTS,
-    check_integer,
-    check_known,
-)
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.errors import TrainingDiverged
 from keras_mobilenets.models import build
-from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe
+from keras_mobilenets.settings import Settings, make_settings
 from keras_mobilenets.training.averaging import averaged_weights
+from keras_mobilenets.training.callbacks import learning_rate
 from keras_mobilenets.training.compiling import compile
-from keras_mobilenets.training.settings import AUTHORS, DATA_OPTIONS, QUICK_START
-from keras_mobilenets.tuning.space import RANGES, Space
+from keras_mobilenets.tuning.options import read_space
+from keras_mobilenets.tuning.points import POINT
 
-NETWORK = (*dict.fromkeys(sum(VARIANTS.values(), ())), "batch_norm_epsilon")
-SPACE = ("names", "alphas", "resolutions", "rhos")
+
+def load(
+    settings: Settings,
+    batch_size: int,
+    *,
+    index: str | os.PathLike[str] | None = None,
+    pad_evaluation: bool = False,
+) -> Splits:
+    """The data of a trial."""
+    return load_data(
+        settings.data,
+        resolution=settings.resolution,
+        batch_size=batch_size,
+        recipe=settings.recipe,
+        seed=settings.seed,
+        data_dir=settings.data_dir,
+        index=index,
+        pad_evaluation=pad_evaluation,
+        **settings.data_options,
+    )
 
 
 class HyperMobileNet(keras_tuner.HyperModel):
@@ -45,18 +57,11 @@ class HyperMobileNet(keras_tuner.HyperModel):
 
     Args:
         data: as `source` in `load_data`: "digits", a TFDS name, or a folder.
-        names: "mobilenet_v1", "mobilenet_v2" or both; V2 by default.
-        alphas, resolutions, rhos: what to choose from, as in `km.search`.
-        recipe: a name in `km.recipes`, or a `Recipe`; by default `train`'s.
-        weights: as in `build`: None, "imagenet", or a file.
-        seed: of weights, order, augmentation and dropout, the same in every trial.
-        data_dir: where TFDS keeps its prepared data.
-        **settings: `learning_rate`, `weight_decay`, `dropout` as (low, high); fields
-            of the recipe (`epochs=20`), variations of the network and data options,
-            as in `train`.
+        **options: `names`, `alphas`, `resolutions`, `rhos`, ranges, and what decides
+            a run, as in `search`; no budget.
 
     Raises:
-        ValueError: an impossible argument.
+        UsageError: an impossible argument.
 
     Example:
         tuner = keras_tuner.RandomSearch(
@@ -67,110 +72,55 @@ class HyperMobileNet(keras_tuner.HyperModel):
         tuner.search(epochs=5)
     """
 
-    def __init__(
-        self,
-        data: str | os.PathLike[str] = "digits",
-        *,
-        names: str | Sequence[str] = ("mobilenet_v2",),
-        alphas: Sequence[float] | None = None,
-        resolutions: Sequence[int] | None = None,
-        rhos: Sequence[float] | None = None,
-        recipe: str | Recipe | None = None,
-        weights: str | os.PathLike[str] | None = None,
-        seed: int = 0,
-        data_dir: str | os.PathLike[str] | None = None,
-        **settings: Any,
-    ):
+    def __init__(self, data: str | os.PathLike[str] = "digits", **options: Any):
         super().__init__()
-        check_known(
-            "HyperMobileNet()", settings, (*NETWORK, *FIELDS, *DATA_OPTIONS, *SPACE)
-        )
-        # Everything that makes an equal one, in another process too.
-        self.arguments = {
-            "data": data, "names": names, "alphas": alphas, "resolutions": resolutions,
-            "rhos": rhos, "recipe": recipe, "weights": weights, "seed": seed,
-            "data_dir": data_dir, **settings,
-        }  # fmt: skip
-        ranges = {
-            field: settings.pop(field)
-            for field in RANGES
-            if isinstance(settings.get(field), Sequence)
-        }
-        chosen = {"alphas": alphas, "resolutions": resolutions, "rhos": rhos}
-        given = {key: value for key, value in chosen.items() if value is not None}
-        self._network = {k: v for k, v in settings.items() if k in NETWORK}
-        variant = {k: v for k, v in self._network.items() if k != "batch_norm_epsilon"}
-        self.space = Space(names=names, **given, **ranges, variant=variant)
-        self._options = {k: v for k, v in settings.items() if k in DATA_OPTIONS}
-        overrides = {k: v for k, v in settings.items() if k in FIELDS}
-        quick = QUICK_START["recipe"] if data == "digits" else None
-        self.recipes = {
-            name: get_recipe(recipe or quick or AUTHORS[name], **overrides)
-            for name in self.space.names
-        }
-        self._data, self._data_dir = data, data_dir
-        self._weights = weights
-        self._seed = check_integer("seed", seed, low=0)
+        given = {"data": data, **options}
+        self.space, self._arguments = read_space(given, "HyperMobileNet()")
         self._loaded: tuple[Any, Splits] | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), **self.arguments), ()
-
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
+        """Declare all of them, without building a network."""
         self.space.declare(hp)
 
-    @property
-    def epochs(self) -> int:
-        """Of the longest trial."""
-        return max(recipe.epochs for recipe in self.recipes.values())
-
-    def recipe(self, hp: keras_tuner.HyperParameters) -> Recipe:
-        """The recipe of a trial, with the values that are searched."""
+    def settings(self, hp: keras_tuner.HyperParameters) -> Settings:
+        """The settings of a trial, as `train` takes them; its recipe among them."""
         values = self.space.declare(hp)
-        searched = {field: values[field] for field in self.space.ranges}
-        return self.recipes[values["name"]].replace(**searched)
+        searched = {name: values[name] for name in (*POINT, *self.space.ranges)}
+        return make_settings({**self._arguments, **searched})
 
-    def load(self, recipe: Recipe, resolution: int, replicas: int = 1) -> Splits:
+    def load(self, settings: Settings) -> Splits:
         """The data of a trial. The last is kept: `build` and `fit` both need it."""
-        key = (recipe, resolution, replicas)
-        if self._loaded is None or self._loaded[0] != key:
-            splits = load_data(
-                self._data,
-                resolution=resolution,
-                batch_size=recipe.batch_size * replicas,
-                recipe=recipe,
-                seed=self._seed,
-                data_dir=self._data_dir,
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if self._loaded is None or self._loaded[0] != (settings, replicas):
+            splits = load(
+                settings,
+                settings.recipe.batch_size * replicas,
                 pad_evaluation=replicas > 1,  # no replica may be without images
-                **self._options,
             )
-            self._loaded = key, splits
+            self._loaded = (settings, replicas), splits
         return self._loaded[1]
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """The network of a trial, compiled by the recipe."""
-        values, recipe = self.space.declare(hp), self.recipe(hp)
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        splits = self.load(recipe, values["resolution"], replicas)
-        keras.utils.set_random_seed(self._seed)
+        settings = self.settings(hp)
+        splits = self.load(settings)
+        keras.utils.set_random_seed(settings.seed % 2**32)
         model = build(
-            values["name"],
-            alpha=values["alpha"],
-            resolution=values["resolution"],
+            settings.name,
             classes=len(splits.classes),
-            weights=self._weights,
-            dropout=recipe.dropout,
-            kernel_stddev=recipe.kernel_stddev,
-            **self._network,
+            weights=settings.weights,
+            dropout=settings.recipe.dropout,
+            kernel_stddev=settings.recipe.kernel_stddev,
+            **settings.network,
         )
-        return compile(model, recipe, steps_per_epoch=splits.steps_per_epoch)
+        return compile(model, settings.recipe, steps_per_epoch=splits.steps_per_epoch)
 
     def fit(
         self,
         hp: keras_tuner.HyperParameters,
         model: keras.Model,
         *args: Any,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
+        callbacks: Iterable[keras.callbacks.Callback] = (),
         epochs: int | None = None,
         **kwargs: Any,
     ) -> keras.callbacks.History:
@@ -184,13 +134,11 @@ class HyperMobileNet(keras_tuner.HyperModel):
                 "search() takes no data here, as it depends on the resolution of each "
                 "trial: give `data`, `splits` or `batch_size` to HyperMobileNet"
             )
-        recipe = self.recipe(hp)
-        splits = self.load(
-            recipe,
-            model.input_shape[1],
-            model.distribute_strategy.num_replicas_in_sync,
-        )
-        own = [SetEpoch(splits), StopWithoutNumber(), AveragedBetweenEpochs()]
+        settings = self.settings(hp)
+        recipe = settings.recipe
+        with model.distribute_strategy.scope():
+            splits = self.load(settings)
+        own: list[keras.callbacks.Callback] = [EpochByEpoch(splits)]
         if recipe.early_stopping_patience:
             own.append(
                 keras.callbacks.EarlyStopping(
@@ -207,48 +155,35 @@ class HyperMobileNet(keras_tuner.HyperModel):
         )
 
 
-class SetEpoch(keras.callbacks.Callback):
-    """Tells the data which epoch it is in: its order depends on (seed, epoch)."""
+class EpochByEpoch(keras.callbacks.Callback):
+    """What Keras' `fit` does not do by itself, in each epoch.
+
+    The data is told which epoch it is, for its order depends on (seed, epoch). A loss
+    that is no number ends the trial. From validation to the next epoch the model has
+    its averaged weights, so that what tuners compare, and what they save, is what the
+    recipe is worth.
+    """
 
     def __init__(self, splits: Splits):
         super().__init__()
         self._splits = splits
+        self._averaged = contextlib.ExitStack()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._averaged.close()
         self._splits.set_epoch(epoch)
+        self._epoch = epoch
 
-
-class AveragedBetweenEpochs(keras.callbacks.Callback):
-    """From validation to the next epoch the model has its averaged weights.
-
-    So that what tuners compare, and what they save, is what the recipe is worth.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._averaged = contextlib.ExitStack()
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        loss = float((logs or {})["loss"])
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"the loss became {loss} at step {batch + 1} of epoch "
+                f"{self._epoch + 1} (learning rate {learning_rate(self.model):g})"
+            )
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._averaged.enter_context(averaged_weights(self.model))
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._averaged.close()
-
     def on_train_end(self, logs: Any = None) -> None:
         self._averaged.close()
-
-
-class StopWithoutNumber(keras.callbacks.Callback):
-    """Ends a trial whose loss is no number, where it happens."""
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None):
-        loss = float((logs or {})["loss"])
-        if not math.isfinite(loss):
-            rate = float(np.array(self.model.optimizer.learning_rate))
-            raise TrainingDiverged(
-                f"the loss became {loss} at step {batch + 1} of epoch "
-                f"{self._epoch + 1} (learning rate {rate:g})"
-            )

@@ -7,7 +7,8 @@ forks a keeper, and the keeper forks the process that computes:
 
 A fork costs a few milliseconds, where a fresh Python imports for five seconds. The
 keeper enforces the limits, tells the caller how it ended, and ends the computation
-where the caller is gone, kill -9 included.
+where the caller is gone, kill -9 included. What a function has started itself and
+left running ends with it, and is not waited for.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pickle
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -29,11 +31,11 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from keras_mobilenets.errors import SearchStopped
+from keras_mobilenets.errors import SearchStopped, UsageError
 
 PRELOAD = ("keras_mobilenets.tuning.trial",)
-POLL = 0.1  # seconds between two looks at the memory
-PAGE = os.sysconf("SC_PAGE_SIZE")
+POLL = 0.1  # seconds between two looks at the time, the memory and the process
+LENGTH = struct.Struct("!Q")  # bytes of an answer, before it
 
 
 class CallFailed(RuntimeError):
@@ -55,8 +57,14 @@ class Server:
     """
 
     def __init__(self) -> None:
+        if not hasattr(os, "fork"):  # Windows
+            raise UsageError(
+                "isolate=True needs processes that fork, which this system does not "
+                "have: give isolate=False"
+            )
         self._lock = threading.Lock()
         self._calls: set[socket.socket] = set()
+        self._closed = False
         self._control, theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()
         path = [os.path.abspath(entry) for entry in sys.path]
@@ -91,6 +99,7 @@ class Server:
             CallFailed: it raised, crashed, or exceeded a limit.
             SearchStopped: the server ended, and nothing is known of the call.
         """
+        request = pickle.dumps((function, arguments))
         ours, theirs = socket.socketpair()
         with ours, theirs, Connection(os.dup(ours.fileno())) as connection:
             try:
@@ -99,12 +108,19 @@ class Server:
                     self._calls.add(ours)
                 theirs.close()  # or the end of the keeper would not be noticed
                 connection.send((time_limit, memory_limit, log and os.fspath(log)))
-                connection.send_bytes(pickle.dumps((function, arguments)))
+                connection.send_bytes(request)
                 kind, value = connection.recv()
             except (EOFError, OSError) as error:
                 raise SearchStopped(self._last_words()) from error
+            except BaseException:  # Ctrl-C: nothing of it runs on when this returns
+                with contextlib.suppress(EOFError, OSError):
+                    ours.shutdown(socket.SHUT_WR)
+                    connection.recv()
+                raise
             finally:
                 self._calls.discard(ours)
+        if self._closed and kind == "ended":
+            raise SearchStopped("the process that starts trials was closed")
         if kind == "returned":
             return pickle.loads(value)
         if kind == "raised":
@@ -121,10 +137,11 @@ class Server:
     def close(self) -> None:
         """End the server, and with it everything that still computes."""
         with self._lock:
+            self._closed = True
             self._control.close()
             for call in tuple(self._calls):  # its keeper ends it, its thread hears
                 with contextlib.suppress(OSError):
-                    call.shutdown(socket.SHUT_RDWR)
+                    call.shutdown(socket.SHUT_WR)
         self.process.terminate()  # it may still be importing
         self.process.wait()
 
@@ -167,46 +184,74 @@ def _never_return(function: Callable[..., None], *arguments: Any) -> NoReturn:
 
 def _keep(connection: Connection) -> None:
     """Start one call, watch it, and tell the caller how it ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with the call, not before
     time_limit, memory_limit, log = connection.recv()
     request = connection.recv_bytes()
     ours, theirs = os.pipe()
     started = time.monotonic()
     pid = os.fork()
     if not pid:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         connection.close()
         os.close(ours)
         _never_return(_compute, request, theirs, log)
     os.close(theirs)
-    answer, stopped = b"", None
-    while stopped is None:
+    os.set_blocking(ours, False)
+    answer, code, stopped = _Answer(ours), None, None
+    while not answer.complete and code is None and stopped is None:
         ready, _, _ = select.select([ours, connection], [], [], POLL)
+        # Before the answer is looked at: what it wrote before its end is there then.
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        code = os.waitstatus_to_exitcode(status) if ended else None
+        answer.read()
         if connection in ready:  # the caller says no more, so it is gone
             stopped = "the caller is gone"
-        elif ours in ready:
-            part = os.read(ours, 1 << 20)
-            if not part:
-                break
-            answer += part
         elif time_limit is not None and time.monotonic() - started > time_limit:
             stopped = f"stopped after the time limit of {time_limit:g} s"
-        elif memory_limit is not None and _resident(pid) > memory_limit:
+        elif memory_limit is not None and (taken := _resident(pid)) > memory_limit:
             stopped = (
-                f"stopped for memory: {_resident(pid) / 2**20:,.0f} MiB, above the "
-                f"limit of {memory_limit / 2**20:,.0f} MiB"
+                f"stopped for memory: {taken / 2**20:,.0f} MiB, above the limit of "
+                f"{memory_limit / 2**20:,.0f} MiB"
             )
-    if stopped is not None:
-        os.kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)  # what it started itself
-    code = os.waitstatus_to_exitcode(status)
+        os.killpg(pid, signal.SIGKILL)  # with what it started itself
+    if code is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # it may not have had a group yet
+        os.waitpid(pid, 0)
     with contextlib.suppress(OSError):
-        if stopped is not None:
-            connection.send(("ended", stopped))
-        elif answer and not code:
-            connection.send(pickle.loads(answer))
+        if answer.complete:
+            connection.send(pickle.loads(answer.body))
         else:
-            connection.send(("ended", _how(code)))
+            connection.send(("ended", stopped or _how(code)))
+
+
+class _Answer:
+    """What a call answers, complete or not; its length stands before it.
+
+    The end of the pipe is no sign of the end of the answer: whatever the call has
+    started and left running holds the other side of it.
+    """
+
+    def __init__(self, pipe: int):
+        self._pipe, self._bytes = pipe, bytearray()
+
+    def read(self) -> None:
+        """Take what is there."""
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self._pipe, 1 << 20):
+                self._bytes += part
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self._bytes[LENGTH.size :])
+
+    @property
+    def complete(self) -> bool:
+        return (
+            len(self._bytes) >= LENGTH.size
+            and len(self._bytes) - LENGTH.size >= LENGTH.unpack_from(self._bytes)[0]
+        )
 
 
 def _how(code: int) -> str:
@@ -220,7 +265,7 @@ def _how(code: int) -> str:
 def _resident(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/statm") as file:
-            return int(file.read().split()[1]) * PAGE
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):  # it has just ended
         return 0
 
@@ -245,8 +290,11 @@ def _compute(request: bytes, answers: int, log: str | None) -> None:
         except Exception:  # not every exception can travel
             raised = pickle.dumps((message, None))
         answer = ("raised", raised)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    body = pickle.dumps(answer)
     with os.fdopen(answers, "wb") as file:
-        file.write(pickle.dumps(answer))
+        file.write(LENGTH.pack(len(body)) + body)
 
 
 if __name__ == "__main__":

@@ -16,20 +16,23 @@ from keras_mobilenets.tuning.bayesian import BayesianOracle
 from keras_mobilenets.tuning.hyperband import HyperbandOracle
 from keras_mobilenets.tuning.prior import published_prior
 from keras_mobilenets.tuning.space import Space
-from keras_mobilenets.tuning.within import Prior, WithinSpace, response
+from keras_mobilenets.tuning.space_oracle import Prior, SpaceOracle, response
 
 MAX_SEED = 2**32 - 1  # of numpy, for the Gaussian process
 
 
-class GridOracle(WithinSpace, keras_tuner.Oracle):
+class GridOracle(SpaceOracle, keras_tuner.Oracle):
     """Every point in the order of the space."""
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        return response(next(self._untried(), None))
+        return response(next(self.untried(), None))
 
 
-class RandomOracle(WithinSpace, keras_tuner.oracles.RandomSearchOracle):
+class RandomOracle(SpaceOracle, keras_tuner.oracles.RandomSearchOracle):
     """Points in random order."""
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        return response(self.random_values())
 
 
 ORACLES = {
@@ -53,7 +56,6 @@ def make_oracle(
     num_initial_points: int = 2,
     beta: float = 1.0,
     prior: str | Prior | None = None,
-    max_retries_per_trial: int = 0,
 ) -> keras_tuner.Oracle:
     """An oracle of KerasTuner that proposes points of `space`, and no others.
 
@@ -78,7 +80,6 @@ def make_oracle(
             "published" for what ImageNet's suggests (`published_prior`). The grid
             starts with the best, random draws favour it, and the Gaussian process
             explains the rest.
-        max_retries_per_trial: how often a trial that fails is tried again.
 
     Raises:
         ValueError: an argument that is not as above.
@@ -130,8 +131,5 @@ def make_oracle(
         max_trials=max_trials,
         seed=seed,
         prior=published_prior if prior == "published" else prior,
-        max_retries_per_trial=check_integer(
-            "max_retries_per_trial", max_retries_per_trial, low=0
-        ),
         **settings,
     )

@@ -51,8 +51,8 @@ def priced(
     return Point(name, alpha, resolution, *counts, latency_ms=None)
 
 
-def share(point: Point, limits: Mapping[str, float]) -> float:
-    """The largest share that a point takes of a limit: at most 1 where it keeps all.
+def largest_fraction(point: Point, limits: Mapping[str, float]) -> float:
+    """The most that a point takes of any limit: at most 1 where it keeps all of them.
 
     What is not known takes all there is.
     """

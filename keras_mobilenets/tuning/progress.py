@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import pathlib
-import tempfile
 import threading
 from typing import Any
 
 import keras_tuner
 import numpy as np
-from keras_tuner.src.engine.trial import Trial, TrialStatus
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_mobilenets.text import count, table
 from keras_mobilenets.tuning.protocol import record
 from keras_mobilenets.tuning.results import SearchResult
 from keras_mobilenets.tuning.space import Space
+from keras_mobilenets.tuning.stored_oracle import ENDED
 
 TABLES = ("results.json", "results.csv")
 PLOT = "search.png"
-ENDED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
 
 
 class Progress:
@@ -131,14 +130,11 @@ class Progress:
 
 def rehearse(oracle: keras_tuner.Oracle) -> list[dict[str, Any]]:
     """What a fresh oracle proposes until it stops, if all trials end alike."""
-    with tempfile.TemporaryDirectory() as directory:
-        oracle._set_project_dir(directory, "rehearsal")
-        oracle.verbose = 0
-        while (trial := oracle.create_trial("rehearsal")).status == "RUNNING":
-            record(oracle, trial.trial_id, {oracle.objective.name: 0.5})
-            trial.status = TrialStatus.COMPLETED
-            oracle.end_trial(trial)
-        return [trial.hyperparameters.values for trial in oracle.trials.values()]
+    while (trial := oracle.create_trial("rehearsal")).status == TrialStatus.RUNNING:
+        record(oracle, trial.trial_id, {oracle.objective.name: 0.5})
+        trial.status = TrialStatus.COMPLETED
+        oracle.end_trial(trial)
+    return [trial.hyperparameters.values for trial in oracle.trials.values()]
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from keras_mobilenets import storage
 from keras_mobilenets.architecture.arguments import check_choice, check_number
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.tuning.points import LIMITS, POINT
@@ -30,7 +31,7 @@ FORMATS = (".json", ".csv")
 SETTINGS = ("trial", "status", "name", "alpha", "rho", "resolution")
 COLUMNS = {"val_accuracy": "accuracy", "accuracy": "train_accuracy"}  # of metrics
 REMARKS = ("seconds", "message")  # the last columns
-TEXT = ("trial", "status", "name", "message", "tuner/trial_id")
+TEXT = ("trial", "status", "name", "message", "tuner/trial_id", "tuner/first_trial")
 
 Row = dict[str, Any]
 
@@ -211,9 +212,7 @@ class SearchResult:
             writer.writerows(self.table)
             text = file.getvalue()
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.partial")
-        beside.write_text(text)
-        os.replace(beside, path)
+        storage.write_text(path, text)
         return path
 
     @classmethod

@@ -23,7 +23,14 @@ from keras_mobilenets.architecture.arguments import (
 )
 from keras_mobilenets.architecture.published import published
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.tuning.points import LIMITS, POINT, Point, priced, share
+from keras_mobilenets.options import Check, is_given, option, options_of
+from keras_mobilenets.tuning.points import (
+    LIMITS,
+    POINT,
+    Point,
+    largest_fraction,
+    priced,
+)
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -47,90 +54,144 @@ NAMED = 3  # points named in an error
 Latency = Mapping[tuple[str, float, int], float] | Callable[..., float | None]
 
 
+def _several(check: Callable[[Any], Any]) -> Check:
+    """At least one value, each checked, none twice, in the order given."""
+
+    def several(name: str, values: Any) -> tuple:
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            values = (values,)
+        values = tuple(values)
+        if not values:
+            accepted = {"names": f"of {', '.join(NETWORKS)}"}.get(name, "number")
+            raise UsageError(f"{name} must hold at least one {accepted}; got none")
+        return tuple(dict.fromkeys(check(value) for value in values))
+
+    return several
+
+
+def _limit(name: str, value: Any) -> float:
+    return check_number(name, value, low=0, open_low=True)
+
+
+def _latency(name: str, value: Any) -> Any:
+    if callable(value) or isinstance(value, Mapping):
+        return value
+    raise UsageError(
+        "latency must be a mapping of (name, alpha, resolution) to milliseconds, or a "
+        f"function of the three; got {value!r}"
+    )
+
+
+def _range(name: str, bounds: Any) -> tuple[float, float]:
+    least, most, sampling = RANGES[name]
+    try:
+        low, high = bounds
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{name} must be a range (low, high); got {bounds!r}; a single value "
+            "belongs in the recipe"
+        ) from None
+    low = check_number(f"{name}[0]", low, low=least, open_low=sampling == "log")
+    high = check_number(f"{name}[1]", high, low=low, open_low=True, high=most)
+    return low, high
+
+
+def _unset(check: Check, help: str, **more: Any) -> Any:
+    return option(check, help, None, none_is_default=True, **more)
+
+
 @dataclasses.dataclass(frozen=True)
 class Space:
     """The networks to search, and the budget that each of them must keep.
 
+    Its options are those of `search` that say what is searched. Besides them:
+
     Args:
-        names: networks, by default MobileNetV2 alone.
-        alphas: width multipliers, by default those published for V2.
-        resolutions: input sides in pixels, by default those published for V2.
-        rhos: the same as multiples of 224; give one of the two.
         classes: of the classifier, which counts in mult-adds and parameters.
-        max_macs: mult-adds of one image, a plain count (150e6, not 150).
-        max_params: parameters, a plain count.
-        max_memory: bytes of activations of the largest step, as in `cost`.
-        max_latency_ms: milliseconds. A point without a known latency is not
-            within it.
-        latency: where milliseconds come from: a mapping of (name, alpha,
-            resolution), or a function of the three that may return None. By
-            default the published ones, of one large core of a Google Pixel 1.
-        learning_rate, weight_decay: (low, high), searched on a log scale.
-        dropout: (low, high), searched on a linear scale.
         variant: variations of all the networks, as in `cost`: {"expansion": 4}.
 
     Raises:
-        ValueError: an argument that is not as above, or a budget that none of the
-            points keeps; the nearest points that would are named.
+        UsageError: an argument that is not as its help says, or a budget that none of
+            the points keeps; the nearest points that would are named.
 
     >>> space = Space(alphas=(0.35, 1.0), resolutions=(96, 224), max_macs=70e6)
     >>> [point.key[1:] for point in space.feasible]
     [(0.35, 96), (0.35, 224), (1.0, 96)]
     """
 
-    names: tuple[str, ...] = ("mobilenet_v2",)
-    alphas: tuple[float, ...] = ALPHAS
-    resolutions: tuple[int, ...] | None = None
-    rhos: dataclasses.InitVar[tuple[float, ...] | None] = None
+    names: tuple[str, ...] = option(
+        _several(check_name),
+        "mobilenet_v1, mobilenet_v2 (default), or both",
+        ("mobilenet_v2",),
+        none_is_default=True,
+    )
+    alphas: tuple[float, ...] = option(
+        _several(check_alpha),
+        "width multipliers (default those published for V2; on digits 0.35 0.5)",
+        ALPHAS,
+        none_is_default=True,
+    )
+    resolutions: tuple[int, ...] | None = _unset(
+        _several(functools.partial(check_resolution, None)),
+        "input sides in pixels (default those published for V2; on digits 32 48)",
+    )
+    rhos: tuple[float, ...] | None = _unset(
+        _several(
+            lambda rho: check_resolution(rho, resolution=None) / NATIVE_RESOLUTION
+        ),
+        "the same as multiples of 224; give one of the two",
+    )
+    max_macs: float | None = _unset(
+        _limit, "mult-adds of one image, a plain count such as 150e6"
+    )
+    max_params: float | None = _unset(_limit, "parameters, such as 2e6")
+    max_memory: float | None = _unset(
+        _limit, "bytes of activations of the largest step, as cost counts them"
+    )
+    max_latency_ms: float | None = _unset(
+        _limit, "milliseconds; a point without a known latency is not within it"
+    )
+    latency: Latency | None = _unset(
+        _latency,
+        "where milliseconds come from: a mapping of (name, alpha, resolution), or a "
+        "function of the three that may return None (default the published ones, of "
+        "one large core of a Google Pixel 1)",
+    )
+    learning_rate: tuple[float, float] | None = _unset(
+        _range, "a number, or a range to search on a log scale, such as 0.01,0.1"
+    )
+    weight_decay: tuple[float, float] | None = _unset(
+        _range, "a number, or a range to search on a log scale"
+    )
+    dropout: tuple[float, float] | None = _unset(
+        _range, "a number, or a range to search, such as 0,0.5"
+    )
     classes: int = 1000
-    max_macs: float | None = None
-    max_params: float | None = None
-    max_memory: float | None = None
-    max_latency_ms: float | None = None
-    latency: Latency | None = None
-    learning_rate: tuple[float, float] | None = None
-    weight_decay: tuple[float, float] | None = None
-    dropout: tuple[float, float] | None = None
     variant: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     _measured: dict[tuple, float | None] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
-    def __post_init__(self, rhos: tuple[float, ...] | None) -> None:
-        def settle(field: str, value: Any) -> None:
-            object.__setattr__(self, field, value)
+    def __post_init__(self) -> None:
+        def settle(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
 
-        settle("names", _several("names", self.names, check_name))
-        settle("alphas", _several("alphas", self.alphas, check_alpha))
-        if rhos is None:
-            pixels = RESOLUTIONS if self.resolutions is None else self.resolutions
-            check = functools.partial(check_resolution, None)
-            settle("resolutions", _several("resolutions", pixels, check))
-        elif self.resolutions is None:
-            check = functools.partial(check_resolution, resolution=None)
-            settle("resolutions", _several("rhos", rhos, check))
-        else:
+        for name, field in options_of(Space).items():
+            value = getattr(self, name)
+            given = is_given(field, value)
+            settle(
+                name, field.metadata["check"](name, value) if given else field.default
+            )
+        if self.rhos is not None and self.resolutions is not None:
             raise UsageError(
-                f"give rhos or resolutions, not both; got rhos={rhos!r} and "
+                f"give rhos or resolutions, not both; got rhos={self.rhos!r} and "
                 f"resolutions={self.resolutions!r} (rho = resolution / "
                 f"{NATIVE_RESOLUTION})"
             )
+        pixels = tuple(round(rho * NATIVE_RESOLUTION) for rho in self.rhos or ())
+        settle("resolutions", pixels or self.resolutions or RESOLUTIONS)
+        settle("rhos", None)
         settle("classes", check_classes(self.classes))
-        for limit in LIMITS:
-            if (value := getattr(self, limit)) is not None:
-                settle(limit, check_number(limit, value, low=0, open_low=True))
-        for name, (least, most, sampling) in RANGES.items():
-            if (bounds := getattr(self, name)) is not None:
-                settle(name, _check_range(name, bounds, least, most, sampling))
-        if not (
-            self.latency is None
-            or callable(self.latency)
-            or isinstance(self.latency, Mapping)
-        ):
-            raise UsageError(
-                "latency must be a mapping of (name, alpha, resolution) to "
-                f"milliseconds, or a function of the three; got {self.latency!r}"
-            )
         if not self.feasible:
             raise UsageError(self._why_infeasible())
 
@@ -198,10 +259,10 @@ class Space:
         unmeasured = {k: v for k, v in self.limits.items() if k != "max_latency_ms"}
         for name, alpha, size in itertools.product(names, alphas, sizes):
             point = priced(name, alpha, size, self.classes, self.variant)
-            if share(point, unmeasured) > 1:
+            if largest_fraction(point, unmeasured) > 1:
                 continue  # not measured in vain
             point = point._replace(latency_ms=self._latency(point))
-            if share(point, self.limits) <= 1:
+            if largest_fraction(point, self.limits) <= 1:
                 yield point
 
     def _why_infeasible(self) -> str:
@@ -222,7 +283,8 @@ class Space:
 
         asked = itertools.product(self.names, self.alphas, self.resolutions)
         nearest = sorted(
-            (self.point(*key) for key in asked), key=lambda p: share(p, limits)
+            (self.point(*key) for key in asked),
+            key=lambda p: largest_fraction(p, limits),
         )
         message = (
             f"{' and '.join(f'{k}={v:g}' for k, v in limits.items())} must leave at "
@@ -239,7 +301,7 @@ class Space:
                 sorted({*self.alphas, *OTHER_ALPHAS}),
                 sorted({*self.resolutions, *OTHER_RESOLUTIONS}),
             ),
-            key=lambda p: (-share(p, limits), -p.macs),
+            key=lambda p: (-largest_fraction(p, limits), -p.macs),
         )
         if not others:
             return (
@@ -254,29 +316,3 @@ class Space:
 @functools.cache
 def _published_latency() -> dict[tuple[str, float, int], float]:
     return {p[:3]: p.latency_ms for p in published() if p.latency_ms is not None}
-
-
-def _several(argument: str, values: Any, check: Callable[[Any], Any]) -> tuple:
-    """At least one value, each checked, none twice, in the order given."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        values = (values,)
-    values = tuple(values)
-    if not values:
-        accepted = {"names": f"of {', '.join(NETWORKS)}"}.get(argument, "number")
-        raise UsageError(f"{argument} must hold at least one {accepted}; got none")
-    return tuple(dict.fromkeys(check(value) for value in values))
-
-
-def _check_range(
-    name: str, bounds: Any, least: float, most: float, sampling: str
-) -> tuple[float, float]:
-    try:
-        low, high = bounds
-    except (TypeError, ValueError):
-        raise UsageError(
-            f"{name} must be a range (low, high); got {bounds!r}; a single value "
-            "belongs in the recipe"
-        ) from None
-    low = check_number(f"{name}[0]", low, low=least, open_low=sampling == "log")
-    high = check_number(f"{name}[1]", high, low=low, open_low=True, high=most)
-    return low, high

@@ -1,82 +1,96 @@
-"""One trial from beginning to end, as it runs in a process of its own."""
+"""One trial from beginning to end, as it runs in a process of its own.
+
+A trial is a training run in a work directory of its own: what `train` does about
+checkpoints, resuming, diverged runs and the report, it does here too.
+"""
 
 from __future__ import annotations
 
+import csv
 import os
 import pathlib
-import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import keras
-import keras_tuner
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from keras_mobilenets.training.averaging import averaged_weights
-from keras_mobilenets.training.checkpoint import restore_checkpoint, save_checkpoint
+from keras_mobilenets import storage
+from keras_mobilenets.models import build
+from keras_mobilenets.settings import Settings
+from keras_mobilenets.training import workdir
 from keras_mobilenets.training.distribution import make_strategy
-from keras_mobilenets.tuning.hypermodel import HyperMobileNet
+from keras_mobilenets.training.fitting import run_in
+from keras_mobilenets.tuning.hypermodel import load
+from keras_mobilenets.tuning.options import Strategy
 
-STATE = "state.npz"  # everything that a next rung of Hyperband continues from
-
-Strategy = str | Callable[[], tf.distribute.Strategy]
-STRATEGIES = ("none", "mirrored")  # the others need processes of their own
+WAIT = 1.0  # seconds between two attempts at a run that another process is in
 
 
-class Order(NamedTuple):
-    """What a trial is to do; paths are those of its own and of an earlier trial."""
+class Task(NamedTuple):
+    """What a trial is to do."""
 
-    hyperparameters: keras_tuner.HyperParameters
-    weights: pathlib.Path
-    state: pathlib.Path | None = None  # written where another may continue from it
-    past: pathlib.Path | None = None
-    tensorboard: pathlib.Path | None = None
-    epochs: int | None = None
-    initial_epoch: int = 0
+    settings: Settings
+    workdir: pathlib.Path  # of its run; hyperband's next rung goes on there
+    values: dict[str, Any]  # its hyperparameters, for TensorBoard
+    until: int | None = None  # epochs, where the run is judged before its end
+    index: pathlib.Path | None = None  # of the data
     strategy: Strategy = "none"
     slot: int = 0  # of `slots` trials that run at a time
     slots: int = 1
 
 
-def run(hypermodel: HyperMobileNet, order: Order) -> dict[str, float]:
-    """Build, train and score one trial; the metrics of the weights it leaves.
-
-    Those are the recipe's averaged weights after the last epoch, or with early
-    stopping those of the best epoch.
-    """
-    hp = order.hyperparameters
-    strategy = order.strategy
-    strategy = strategy() if callable(strategy) else make_strategy(strategy)
-    with strategy.scope():
-        model = hypermodel.build(hp)
-        if order.past is not None:
-            restore_checkpoint(model, order.past)
-    callbacks = [TensorBoardRow(order.tensorboard, hp)] if order.tensorboard else []
-    patience = hypermodel.recipe(hp).early_stopping_patience
-    history = hypermodel.fit(
-        hp,
-        model,
-        epochs=order.epochs,
-        initial_epoch=order.initial_epoch,
-        callbacks=callbacks,
-        verbose=0,
-    ).history
-    losses = history["val_loss"]
-    kept = losses.index(min(losses)) if patience else -1
-    metrics = {
-        name if name.startswith("val_") else f"train_{name}": float(values[kept])
-        for name, values in history.items()
+def run_trial(task: Task) -> dict[str, float]:
+    """Train one trial; the metrics of the weights that it leaves."""
+    share_machine(task.slot, task.slots)
+    run = _run_when_free(task)
+    with open(run.workdir / workdir.HISTORY, newline="") as file:
+        rows = [
+            {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)
+        ]
+    write_board(run.workdir / workdir.TENSORBOARD, task.values, rows)
+    best = min(rows, key=lambda row: row.get("val_loss", float("inf")))
+    kept = best if run.report["weights"] == "best" else rows[-1]
+    trained = {
+        f"train_{name}": value
+        for name, value in kept.items()
+        if name not in ("epoch", "learning_rate") and not name.startswith("val_")
     }
-    metrics["epochs"] = float(order.initial_epoch + len(losses))
-    if order.state is not None:
-        save_checkpoint(model, order.state)
-    if patience:
-        _save_weights(model, order.weights)
-    else:
-        with averaged_weights(model):
-            _save_weights(model, order.weights)
-    return metrics
+    measured = {f"val_{k}": float(v) for k, v in run.report["validation"].items()}
+    return {**measured, **trained, "epochs": float(run.report["epochs"])}
+
+
+def _run_when_free(task: Task) -> Any:
+    """A worker that was taken for dead may still be in the run: wait for its end."""
+    strategy = task.strategy() if callable(task.strategy) else task.strategy
+    strategy = make_strategy(strategy)
+    while True:
+        try:
+            return run_in(
+                task.workdir,
+                task.settings,
+                strategy=strategy,
+                until=task.until,
+                index=task.index,
+                brief=True,
+            )
+        except storage.InUse:
+            time.sleep(WAIT)
+
+
+def write_board(
+    folder: pathlib.Path, values: dict[str, Any], rows: list[dict[str, float]]
+) -> None:
+    """The curves of a trial, and its row in TensorBoard's HParams."""
+    for before in folder.glob("events.*"):  # of a lower rung
+        before.unlink()
+    searched = {k: v for k, v in values.items() if not k.startswith("tuner/")}
+    with tf.summary.create_file_writer(os.fspath(folder)).as_default():
+        hparams.hparams(searched, trial_id=folder.parent.name)
+        for row in rows:
+            for name, value in row.items():
+                tf.summary.scalar(name, value, step=int(row["epoch"]) + 1)
 
 
 def share_machine(slot: int, slots: int) -> None:
@@ -86,7 +100,11 @@ def share_machine(slot: int, slots: int) -> None:
     """
     if slots == 1:
         return
-    cores = max(1, len(os.sched_getaffinity(0)) // slots)
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    cores = max(1, available // slots)
     tf.config.threading.set_intra_op_parallelism_threads(cores)
     tf.config.threading.set_inter_op_parallelism_threads(cores)
     if gpus := tf.config.list_physical_devices("GPU"):
@@ -95,38 +113,30 @@ def share_machine(slot: int, slots: int) -> None:
         tf.config.experimental.set_memory_growth(mine, True)
 
 
-def run_alone(hypermodel: HyperMobileNet, order: Order) -> dict[str, float]:
-    """`run`, in a process that has nothing else to do."""
-    share_machine(order.slot, order.slots)
-    return run(hypermodel, order)
+def prepare(
+    networks: Iterable[Settings], strategy: Strategy, index: Any, save_index: Any
+) -> int:
+    """How many classes the data of a search has; its trials would start.
 
+    The data is prepared by the way, and its index written to `save_index`.
 
-def describe_data(hypermodel: HyperMobileNet) -> dict[str, Any]:
-    """What a search has to know of its data, which is prepared by the way."""
-    recipe = next(iter(hypermodel.recipes.values()))
-    splits = hypermodel.load(recipe, min(hypermodel.space.resolutions))
-    return {"classes": len(splits.classes), "images": splits.num_train}
+    Args:
+        networks: the settings of a trial of each network and alpha.
+        strategy: it has come here, so it will come to every trial.
+        index: of a search that is gone on with.
 
-
-def _save_weights(model: keras.Model, path: pathlib.Path) -> None:
-    beside = path.with_name(f"partial-{path.name}")
-    model.save_weights(beside)
-    os.replace(beside, path)
-
-
-class TensorBoardRow(keras.callbacks.Callback):
-    """The curves of a trial, and its row in TensorBoard's HParams."""
-
-    def __init__(self, directory: pathlib.Path, hp: keras_tuner.HyperParameters):
-        super().__init__()
-        shutil.rmtree(directory, ignore_errors=True)  # of an interrupted attempt
-        self._writer = tf.summary.create_file_writer(os.fspath(directory))
-        values = {k: v for k, v in hp.values.items() if not k.startswith("tuner/")}
-        with self._writer.as_default():
-            hparams.hparams(values, trial_id=directory.name)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        with self._writer.as_default(step=epoch + 1):
-            for name, value in (logs or {}).items():
-                tf.summary.scalar(name, value)
-        self._writer.flush()
+    Raises:
+        UsageError: of the data, or of weights that do not fit a network.
+    """
+    settings = list(networks)
+    splits = load(settings[0], settings[0].recipe.batch_size, index=index)
+    splits.index.save(save_index)
+    for one in settings:
+        if one.weights is not None:
+            build(
+                one.name,
+                classes=len(splits.classes),
+                weights=one.weights,
+                **one.network,
+            )
+    return len(splits.classes)

@@ -138,3 +138,9 @@ def test_bad_limits(argument, value):
 def test_unknown_name():
     with pytest.raises(ValueError, match="did you mean 'mobilenet_v2'"):
         recommend(name="mobilenetv2")
+
+
+@pytest.mark.parametrize("fraction", [0, 0.7, 100.1])
+def test_accuracy_is_in_percent(fraction):
+    with pytest.raises(ValueError, match="min_top1 must .*in percent, such as 70"):
+        recommend(min_top1=fraction)

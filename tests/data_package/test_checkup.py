@@ -190,7 +190,7 @@ def test_doctor_prints_what_it_finds(photos, capsys, tmp_path):
     printed = capsys.readouterr().out.splitlines()
     assert printed[2].split() == ["train", "8", *"40 ... 40 ... 40".split(),
                                   *"50 ... 50 ... 50".split(), "0"]  # fmt: skip
-    assert f"broken: {bad} (not a JPEG, PNG, BMP or GIF image)" in printed
+    assert f"broken: {bad} (not a JPEG, PNG, BMP, GIF or WebP image)" in printed
     assert "problem: 1 of the images are in several splits" in printed
     assert f"contact sheet: {sheet}" in printed
     assert printed[-1] == "problems were found"

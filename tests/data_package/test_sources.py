@@ -459,5 +459,5 @@ def test_load_image_names_what_it_cannot_read(tmp_path):
         load_image(tmp_path / "empty.jpg", 32)
     with pytest.raises(ValueError, match=r"missing\.png' does not exist"):
         load_image(tmp_path / "missing.png", 32)
-    with pytest.raises(ValueError, match="got the folder"):
+    with pytest.raises(ValueError, match="is a directory"):
         load_image(tmp_path, 32)

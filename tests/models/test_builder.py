@@ -208,6 +208,24 @@ def test_only_plain_keras_layers(tmp_path):
     np.testing.assert_array_equal(outputs(loaded, 32).shape, (8, 3))
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
+def test_the_layout_of_images_is_not_that_of_keras_json(name):
+    """channels_first there made another network, which trained all the same."""
+    network = {"alpha": 0.35, "resolution": 32, "classes": 3, "dropout": 0.0}
+    expected = km.build(name, **network)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = km.build(name, **network)
+        pooled = km.build(name, include_top=False, pooling="max", **network)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    assert model.input_shape == expected.input_shape
+    assert model.get_config() == expected.get_config()
+    assert pooled.output_shape == (None, 1280 if name == "mobilenet_v2" else 358)
+    model.set_weights(expected.get_weights())
+    np.testing.assert_array_equal(outputs(model, 32), outputs(expected, 32))
+
+
 def test_constants_reach_the_layers():
     model = km.build(
         "mobilenet_v1",

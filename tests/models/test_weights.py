@@ -1,3 +1,5 @@
+import contextlib
+
 import h5py
 import keras
 import numpy as np
@@ -95,3 +97,31 @@ def test_imagenet_weights(keras_cache):
 def test_imagenet_weights_that_cannot_be_had(keras_cache):
     with pytest.raises(ValueError, match="could not be downloaded"):
         km.build("mobilenet_v2", alpha=0.35, resolution=96, weights="imagenet")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")], ids=str)
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_weights_that_are_no_numbers_are_refused(model, tmp_path, value, suffix):
+    """They were taken, and predictions were NaN."""
+    broken = km.build("mobilenet_v1", **SMALL)
+    broken.get_layer("stem_bn").gamma.assign(np.full(8, value))
+    file = tmp_path / f"saved{suffix}"
+    (broken.save if suffix == ".keras" else broken.save_weights)(file)
+    with pytest.raises(km.UsageError, match="stem_bn/gamma must be finite"):
+        km.build("mobilenet_v1", weights=file, **SMALL)
+    values = [w.astype("O") for w in model.get_weights()]
+    values[0].flat[0] = "x"
+    with pytest.raises(km.UsageError, match="stem/kernel must be finite"):
+        copy_weights(model, values)
+
+
+def test_a_damaged_hdf5_file_is_refused(model, tmp_path):
+    file = tmp_path / "saved.weights.h5"
+    model.save_weights(file)
+    content = bytearray(file.read_bytes())
+    for start in range(0, 1024, 128):
+        damaged = content.copy()
+        damaged[start : start + 64] = b"\xff" * 64
+        file.write_bytes(damaged)
+        with contextlib.suppress(km.UsageError):  # where the damage matters
+            km.build("mobilenet_v1", weights=file, **SMALL)

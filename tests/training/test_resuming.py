@@ -1,5 +1,6 @@
 """A run that was stopped, killed or damaged ends as if nothing had happened."""
 
+import csv
 import json
 import os
 import pathlib
@@ -20,6 +21,7 @@ from keras_mobilenets.__main__ import main
 from keras_mobilenets.storage import lock
 from keras_mobilenets.training import fitting
 from keras_mobilenets.training.callbacks import Follow
+from keras_mobilenets.training.checkpoints import Checkpoints
 from tests.training.noise import RUN, make_folder
 
 SAME = ("history.csv", "report.json", "settings.json", "curves.png")
@@ -158,6 +160,93 @@ def test_what_cannot_be_resumed(run, whole, folder, tmp_path, monkeypatch):
     # A finished run needs none, and says so by its report.
     again = km.train(resume=True, workdir=tmp_path / "runs" / "one")
     assert again.report == whole.report
+
+
+def test_the_best_epoch_that_could_not_be_saved(run, tmp_path, monkeypatch):
+    """The disk was full just then: the best of the others is taken, and that is said.
+
+    0.1.0 failed at the end, and again on every repetition.
+    """
+    settings = {
+        "epochs": 30,
+        "early_stopping_patience": 2,
+        "learning_rate": 1e-12,
+        "batch_norm_momentum": 0,
+        "ema_decay": None,
+    }
+    whole = run(tmp_path / "whole", **settings)
+    losses = [float(row["val_loss"]) for row in history(whole.workdir)]
+    best = losses.index(min(losses))
+    assert best < len(losses) - 1
+    save = Checkpoints.save
+
+    def fail_once(self, model, step, *arguments):
+        if step == 7 * (best + 1):
+            self = Checkpoints(tmp_path / "no" / "such" / "folder")
+        save(self, model, step, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", fail_once)
+    with (
+        pytest.warns(UserWarning, match="no checkpoint after step"),
+        pytest.warns(UserWarning, match="could not be saved; the model is that of"),
+    ):
+        again = run(tmp_path / "again", **settings)
+    expected = min(loss for n, loss in enumerate(losses) if n != best)
+    assert again.report["validation"]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_weights_to_start_from_may_be_gone(run, whole, folder, tmp_path):
+    start = tmp_path / "start.keras"
+    shutil.copy(whole.workdir / "model.keras", start)
+    expected = run(tmp_path / "whole", weights=start)
+    with pytest.raises(km.TrainingInterrupted):
+        run(tmp_path / "run", stop_after=3, weights=start)
+    start.unlink()
+    notes = tmp_path / "run" / "checkpoints" / "notes.txt"  # of the user
+    notes.write_text("mine")
+    resumed = run(tmp_path / "run", weights=start)
+    assert resumed.report == expected.report
+    assert notes.read_text() == "mine"
+    assert [p.name for p in notes.parent.iterdir()] == ["notes.txt"]
+
+
+def test_resumed_from_another_folder_with_more_and_fewer_images(
+    run, whole, folder, tmp_path, monkeypatch
+):
+    """A run keeps the images that it began with; what breaks has a stand-in."""
+    mine = tmp_path / "mine"
+    shutil.copytree(folder, mine / "noise")
+    monkeypatch.chdir(mine)
+    with pytest.raises(km.TrainingInterrupted):
+        run(tmp_path / "run", stop_after=3, data="./noise")
+    first, second, *_ = sorted((mine / "noise").rglob("*.png"))
+    first.write_bytes(b"broken by now")
+    shutil.copy(second, second.with_name("new.png"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match=first.name):
+        resumed = km.train(resume=True, workdir=tmp_path / "run", verbose=False)
+    assert resumed.report["images"] == whole.report["images"]
+    assert resumed.report["data"] == str(mine / "noise")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+def test_other_wishes_to_stop(name, run, whole, tmp_path):
+    class Stop(Follow):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if self.position.steps == 3:
+                os.kill(os.getpid(), getattr(signal, name))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "Follow", Stop)
+        with pytest.raises(km.TrainingInterrupted, match="after step 3;"):
+            run(tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoints" / "step-00000003.npz").is_file()
+
+
+def history(workdir: pathlib.Path) -> list[dict[str, str]]:
+    with open(workdir / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_the_command_line_has_a_status_of_its_own(run, folder, tmp_path, capsys):

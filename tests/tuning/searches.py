@@ -22,8 +22,7 @@ SEVENTY_PERCENT = (
 def oracle_in(folder, kind, space, *, seed=0, max_epochs=4, **settings):
     settings.setdefault("factor", 2)
     oracle = make_oracle(kind, space, seed=seed, max_epochs=max_epochs, **settings)
-    oracle._set_project_dir(str(folder), "search")
-    oracle.verbose = 0
+    oracle.folder = folder / "search"
     return oracle
 
 

@@ -11,12 +11,13 @@ import time
 
 import keras_tuner
 import pytest
-from keras_tuner.src.engine.trial import TrialStatus
+from keras_tuner.engine.trial import TrialStatus
 
 import keras_mobilenets as km
+from keras_mobilenets import storage
 from keras_mobilenets.errors import SearchStopped
 from keras_mobilenets.tuning import protocol
-from keras_mobilenets.tuning.cluster import serve
+from keras_mobilenets.tuning.local_cluster import serve
 from keras_mobilenets.tuning.oracles import make_oracle
 from keras_mobilenets.tuning.space import Space
 
@@ -43,8 +44,7 @@ def chief(tmp_path, monkeypatch):
 
 def start(tmp_path, monkeypatch, stack, **settings):
     oracle, results = make(**settings), []
-    oracle._set_project_dir(tmp_path, "search")
-    oracle.verbose = 0
+    oracle.folder = tmp_path / "search"
     port = free_port()
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(port))
@@ -112,8 +112,8 @@ def test_message_of_a_failure_travels(chief):
 
 
 def test_silent_worker_loses_its_trial_to_another(chief, monkeypatch):
-    monkeypatch.setattr(protocol, "LEASE", 0.5)
-    monkeypatch.setattr(protocol, "BEAT", 0.1)
+    monkeypatch.setattr(protocol, "STALE", 0.5)
+    monkeypatch.setattr(protocol, "HEARTBEAT", 0.1)
     oracle, results = chief(max_trials=2)
     worker = client()
     lost = worker.create_trial("dead")
@@ -136,13 +136,13 @@ def test_silent_worker_loses_its_trial_to_another(chief, monkeypatch):
 
 def test_worker_that_comes_back_keeps_its_trial(chief, monkeypatch):
     """As after a restart of the chief, which finds the trial among the interrupted."""
-    monkeypatch.setattr(protocol, "BEAT", 0.05)
+    monkeypatch.setattr(protocol, "HEARTBEAT", 0.05)
     oracle, results = chief(max_trials=1)
     worker = client()
     trial = worker.create_trial("worker0")
     oracle.ongoing_trials.clear()
-    oracle._retry_queue.append(trial.trial_id)
-    while oracle._retry_queue:
+    oracle.interrupted.append(trial.trial_id)
+    while oracle.interrupted:
         time.sleep(0.02)
     assert oracle.ongoing_trials["worker0"].trial_id == trial.trial_id
     finish(worker, trial)
@@ -162,7 +162,7 @@ def test_nobody_is_sent_away_while_a_trial_may_come_back(chief):
 
 
 def test_worker_ends_where_the_chief_is_gone(monkeypatch):
-    monkeypatch.setattr(protocol, "STARTING", 0.3)
+    monkeypatch.setattr(protocol, "FIRST_ANSWER", 0.3)
     monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
     monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(free_port()))
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker0")
@@ -170,7 +170,7 @@ def test_worker_ends_where_the_chief_is_gone(monkeypatch):
         client().create_trial("worker0")
 
 
-def test_address_in_use(tmp_path, monkeypatch):
+def test_address_in_use(monkeypatch):
     import socket
 
     with socket.socket() as listener:
@@ -178,9 +178,35 @@ def test_address_in_use(tmp_path, monkeypatch):
         listener.listen()
         monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(listener.getsockname()[1]))
         oracle = make()
-        oracle._set_project_dir(tmp_path, "search")
         with pytest.raises(ValueError, match="KERASTUNER_ORACLE_PORT must be a free"):
             serve(oracle, print)
+
+
+def test_chief_that_cannot_write_stops(tmp_path, monkeypatch):
+    """Instead of waiting for workers, whom it cannot answer."""
+    oracle, outcome = make(), []
+    oracle.folder = tmp_path / "search"
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    monkeypatch.setenv("KERASTUNER_ORACLE_PORT", str(free_port()))
+    monkeypatch.setenv("KERASTUNER_TUNER_ID", "worker0")
+
+    def run():
+        with pytest.raises(OSError, match="No space"):
+            serve(oracle, print)
+        outcome.append("stopped")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    worker = client()
+
+    def full(path, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(storage, "write_json", full)
+    with pytest.raises(SearchStopped):
+        worker.create_trial("worker0")
+    thread.join(30)
+    assert outcome == ["stopped"]
 
 
 # Whole searches.
@@ -207,7 +233,7 @@ def test_local_cluster_loses_nothing_with_a_worker(tmp_path):
     killed = []
 
     def kill_one():
-        while not (logs := list(directory.glob("trial_*/log.txt"))):
+        while not (logs := list(directory.glob("trials/*.log"))):
             time.sleep(0.05)
         worker, pid = sorted(workers_of(directory).items())[0]
         killed.append((worker, logs))
@@ -235,8 +261,9 @@ def test_local_cluster_loses_nothing_with_a_worker(tmp_path):
 def test_by_the_environment_as_kerastuner_does(tmp_path):
     """Chief and two workers are the same command, as on many machines."""
     command = [sys.executable, "-m", "keras_mobilenets", "search", "mobilenet_v1"]
-    options = "--alphas 0.1 0.25 --resolutions 32 --epochs 1 --directory search"
-    options = [*options.split(), "--set", "shallow=True", "--set", "warmup_epochs=0"]
+    options = "--alphas 0.1 0.25 --resolutions 32 --directory search"
+    options = [*options.split(), "--shallow"]
+    options += ["--set", "epochs=1", "--set", "warmup_epochs=0"]
     options += ["--data-dir", str(tmp_path / "data")]
     root = pathlib.Path(__file__).parents[2]
     environment = {

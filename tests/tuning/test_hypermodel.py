@@ -1,7 +1,5 @@
 """`HyperMobileNet` in KerasTuner's own tuners, on digits, with networks of seconds."""
 
-import pickle
-
 import keras
 import keras_tuner
 import numpy as np
@@ -66,7 +64,7 @@ def test_build_follows_the_hyperparameters(make):
     assert model.input_shape == (None, 40, 40, 3)
     cost = km.cost("mobilenet_v1", alpha=0.25, resolution=40, classes=10, shallow=True)
     assert model.count_params() == cost.params
-    recipe = hypermodel.recipe(hp)
+    recipe = hypermodel.settings(hp).recipe
     assert (recipe.learning_rate, recipe.dropout) == (0.05, 0.3)
     assert recipe.weight_decay == 1e-4
     assert float(model.optimizer.learning_rate) == pytest.approx(0.05)
@@ -78,8 +76,8 @@ def test_build_follows_the_hyperparameters(make):
 def test_the_network_and_its_data_have_the_same_resolution(make):
     hypermodel = make()
     for pixels in (40, 32):
-        model = hypermodel.build(point(hypermodel, resolution=pixels))
-        splits = hypermodel.load(next(iter(hypermodel.recipes.values())), pixels)
+        hp = point(hypermodel, resolution=pixels)
+        model, splits = hypermodel.build(hp), hypermodel.load(hypermodel.settings(hp))
         assert splits.train.element_spec[0].shape[1:] == model.input_shape[1:]
 
 
@@ -94,7 +92,7 @@ def test_by_kerastuner_as_people_know_it(make, tmp_path):
     # What the tuner kept is what it compared: the averaged weights of the best epoch.
     (model,) = tuner.get_best_models()
     hp = best.hyperparameters
-    splits = hypermodel.load(hypermodel.recipe(hp), hp.get("resolution"))
+    splits = hypermodel.load(hypermodel.settings(hp))
     accuracy = model.evaluate(splits.validation, verbose=0, return_dict=True)
     assert accuracy["accuracy"] == pytest.approx(best.score, abs=1e-6)
 
@@ -121,7 +119,7 @@ def test_validation_is_by_the_averages_and_training_is_not(make):
 
     # The same steps as without any look at the averages.
     plain = hypermodel.build(hp)
-    splits = hypermodel.load(hypermodel.recipe(hp), 32)
+    splits = hypermodel.load(hypermodel.settings(hp))
     for epoch in range(2):
         splits.set_epoch(epoch)
         plain.fit(splits.train, epochs=epoch + 1, initial_epoch=epoch, verbose=0)
@@ -148,7 +146,7 @@ def test_seed_settles_a_trial(make):
         hypermodel = make(seed=seed)
         hp = point(hypermodel)
         model = hypermodel.build(hp)
-        splits = hypermodel.load(hypermodel.recipe(hp), 32)
+        splits = hypermodel.load(hypermodel.settings(hp))
         images, _ = next(iter(splits.train))
         return images.numpy(), model.get_weights()[0]
 
@@ -162,14 +160,6 @@ def test_diverging_trial_stops(make):
     hp = point(hypermodel)
     with pytest.raises(TrainingDiverged, match=r"of epoch 1 \(learning rate .*e\+"):
         hypermodel.fit(hp, hypermodel.build(hp), verbose=0)
-
-
-def test_travels_to_another_process(make):
-    hypermodel = make(learning_rate=(0.01, 0.1), recipe=km.recipes["flowers"])
-    again = pickle.loads(pickle.dumps(hypermodel))
-    assert again.arguments == hypermodel.arguments
-    assert again.recipes == hypermodel.recipes
-    assert again.space == hypermodel.space
 
 
 def test_data_is_not_for_search(make):
@@ -190,6 +180,9 @@ def test_data_is_not_for_search(make):
         ({"rhos": (0.5,)}, "rhos or resolutions, not both"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"recipe": "slim"}, "recipe must be one of"),
+        ({"weights": "/nowhere.keras"}, "existing file; got '/nowhere.keras'"),
+        ({"oracle": "grid"}, "no argument 'oracle'"),
+        ({"expansion": 4}, "variation of mobilenet_v2"),
     ],
 )
 def test_mistakes(make, settings, message):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from keras_mobilenets.errors import SearchStopped
+from keras_mobilenets.errors import SearchStopped, UsageError
 from keras_mobilenets.tuning.isolation import CallFailed, Server
 
 
@@ -45,6 +45,20 @@ def raise_without_pickle():
 
 def leave_a_child(seconds):
     return subprocess.Popen(["sleep", str(seconds)]).pid
+
+
+def leave_a_fork(seconds):
+    """Unlike another program it holds the pipe of the answer."""
+    pid = os.fork()
+    if not pid:
+        time.sleep(seconds)
+        os._exit(0)
+    return pid
+
+
+def leave_a_fork_and_crash(path, seconds):
+    pathlib.Path(path).write_text(str(leave_a_fork(seconds)))
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def write_pid_and_hang(path):
@@ -135,6 +149,42 @@ def test_out_of_memory(server):
 def test_children_of_a_call_end_with_it(server):
     pid = server.call(leave_a_child, 1000)
     assert wait_until(lambda: not is_running(pid))
+
+
+@pytest.mark.parametrize("limit", [None, 20], ids=["", "time limit"])
+def test_answer_does_not_wait_for_what_the_call_left_running(server, limit):
+    started = time.monotonic()
+    pid = server.call(leave_a_fork, 60, time_limit=limit)
+    assert time.monotonic() - started < 20
+    assert wait_until(lambda: not is_running(pid))
+
+
+def test_crash_is_noticed_although_a_fork_lives(server, tmp_path):
+    pid = tmp_path / "pid"
+    with pytest.raises(CallFailed, match="crashed by signal 11"):
+        server.call(leave_a_fork_and_crash, pid, 60)
+    assert wait_until(lambda: not is_running(int(pid.read_text())))
+
+
+def test_interrupted_call_leaves_nothing_running(tmp_path):
+    """As by Ctrl-C; when the caller goes on, the process has ended."""
+    pid = tmp_path / "pid"
+
+    def interrupt():
+        assert wait_until(lambda: pid.exists() and pid.read_text())
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with Server() as server:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            server.call(write_pid_and_hang, pid)
+        assert not is_running(int(pid.read_text()))
+
+
+def test_without_fork_says_what_to_do(monkeypatch):
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(UsageError, match="give isolate=False"):
+        Server()
 
 
 def test_log_gets_what_is_printed(server, tmp_path):

@@ -1,14 +1,14 @@
 import collections
 import json
-import pathlib
 
 import keras_tuner
 import numpy as np
 import pytest
 from keras_tuner.engine.base_tuner import BaseTuner
 
+from keras_mobilenets import storage
 from keras_mobilenets.architecture.published import published
-from keras_mobilenets.tuning import within
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.tuning.oracles import make_oracle
 from keras_mobilenets.tuning.prior import published_prior
 from keras_mobilenets.tuning.space import Space
@@ -166,20 +166,6 @@ def test_a_trial_that_reports_nothing_is_a_failure(tmp_path):
     search(oracle)
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN")
-def test_a_retry_starts_without_the_scores_of_the_first_try(tmp_path):
-    oracle = oracle_in(tmp_path, "grid", SMALL, max_retries_per_trial=1)
-    trial = oracle.create_trial("t")
-    oracle.update_trial(trial.trial_id, {"val_accuracy": float("nan")})
-    trial.status = "COMPLETED"
-    oracle.end_trial(trial)
-    again = oracle.create_trial("t")
-    assert again.trial_id == trial.trial_id
-    assert not again.metrics.metrics
-    finish(oracle, again)
-    assert oracle.trials[trial.trial_id].score == accuracy(trial)
-
-
 # Killed and taken up again
 
 
@@ -193,13 +179,14 @@ def search_until_killed(monkeypatch, oracle, write, moment, fails):
     `moment` is "before" it, "in" it (the file beside is half written) or "after" it.
     """
     count = 0
-    whole = within._write_json
+    whole = storage.write_json
 
     def kill_at(path, state):
         nonlocal count
         count += 1
         if count == write and moment == "in":
-            pathlib.Path(f"{path}.partial").write_text(json.dumps(state)[:9])
+            beside = path.with_name(f"{storage.PARTIAL}1-{path.name}")
+            beside.write_text(json.dumps(state)[:9])
         if count == write and moment != "after":
             raise Killed
         whole(path, state)
@@ -207,7 +194,7 @@ def search_until_killed(monkeypatch, oracle, write, moment, fails):
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(within, "_write_json", kill_at)
+        patch.setattr(storage, "write_json", kill_at)
         try:
             search(oracle, fails)
         except Killed:
@@ -217,8 +204,8 @@ def search_until_killed(monkeypatch, oracle, write, moment, fails):
 
 def ended_files(folder):
     return {
-        path.parent.name: path.read_bytes()
-        for path in folder.glob("search/trial_*/trial.json")
+        path.name: path.read_bytes()
+        for path in folder.glob("search/trials/[!.]*.json")
         if json.loads(path.read_text())["status"] in ("COMPLETED", "FAILED")
     }
 
@@ -304,6 +291,77 @@ def test_another_search_is_not_taken_up(other, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         oracle_in(tmp_path, **arguments).create_trial("t")
     assert len(ended_files(tmp_path)) == len(SMALL.feasible)
+
+
+# Files that are damaged or gone
+
+
+def empty(path):
+    path.write_text("")
+
+
+def make_a_list(path):
+    path.write_text("[1, 2]")
+
+
+def nest_deeply(path):
+    path.write_text("[" * 100_000)
+
+
+def unlink(path):
+    path.unlink()
+
+
+def change(*keys, to):
+    """Give what lies under `keys` another value."""
+
+    def changed(path):
+        state = place = json.loads(path.read_text())
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = to
+        path.write_text(json.dumps(state))
+
+    return changed
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("oracle.json", unlink),
+        ("oracle.json", empty),
+        ("oracle.json", make_a_list),
+        ("oracle.json", nest_deeply),
+        ("oracle.json", change("identity", to=7)),
+        ("oracle.json", change("start_order", to=["x/../../y"])),
+        ("oracle.json", change("hyperparameters", to=None)),
+        ("trials/0001.json", unlink),
+        ("trials/0001.json", empty),
+        ("trials/0001.json", make_a_list),
+        ("trials/0001.json", change("status", to="DONE")),
+        ("trials/0001.json", change("score", to=None)),
+        ("trials/0001.json", change("trial_id", to="0")),
+        ("trials/0001.json", change("metrics", to={"metrics": {"x": 1}})),
+        ("trials/0001.json", change("hyperparameters", "values", "alpha", to=2)),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_damaged_state_is_named_and_not_searched_anew(kind, name, damage, tmp_path):
+    search(oracle_in(tmp_path, kind, SMALL))
+    damage(tmp_path / "search" / name)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    with pytest.raises(UsageError, match=f"search/{name}'"):
+        oracle_in(tmp_path, kind, SMALL).create_trial("t")
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+
+
+def test_damaged_brackets_are_named(tmp_path):
+    search(oracle_in(tmp_path, "hyperband", SMALL))
+    path = tmp_path / "search" / "oracle.json"
+    change("brackets", 0, "rounds", 0, 0, "id", to="gone")(path)
+    with pytest.raises(UsageError, match="oracle.json' is damaged"):
+        oracle_in(tmp_path, "hyperband", SMALL).create_trial("t")
 
 
 # Several tuners
@@ -555,7 +613,6 @@ def test_only_points_within_the_budget_are_built_to_explore_the_space(tmp_path):
         ({"seed": -1}, "seed must be a whole number of at least 0"),
         ({"seed": 2**32}, "seed must be a whole number"),
         ({"max_trials": 0}, "max_trials must be a whole number of at least 1"),
-        ({"max_retries_per_trial": -1}, "max_retries_per_trial must be"),
         ({"prior": "imagenet"}, 'prior must be "published", None, or a function'),
         ({"prior": lambda *key: None}, "prior of mobilenet_v2 alpha 0.35"),
         ({"kind": "hyperband"}, "max_epochs must be .* hyperband needs it"),

@@ -1,6 +1,9 @@
 """`km.search` and its verb: tables, resuming after kill -9, directories, mistakes."""
 
+import contextlib
 import csv
+import errno
+import functools
 import json
 import os
 import pathlib
@@ -13,6 +16,10 @@ import pytest
 import tensorflow as tf
 
 import keras_mobilenets as km
+from keras_mobilenets import storage
+from keras_mobilenets.errors import SearchStopped, UsageError
+from keras_mobilenets.tuning import runner
+from keras_mobilenets.tuning import trial as trials
 
 ROOT = pathlib.Path(__file__).parents[2]
 POINTS = {"names": "mobilenet_v1", "alphas": (0.1, 0.25), "resolutions": (32, 40)}
@@ -87,6 +94,11 @@ def test_what_a_search_leaves(found):
     assert [row["trial"] for row in rows] == [row["trial"] for row in result.table]
     assert (directory / "search.png").stat().st_size > 10_000
     assert not list(directory.rglob("*partial*"))
+    for row in result.table:  # a run, as `train` leaves it
+        run = directory / "trials" / row["trial"]
+        report = json.loads((run / "report.json").read_text())
+        assert report["validation"]["accuracy"] == row["accuracy"]
+        assert (run / "model.keras").exists()
 
 
 def test_tensorboard_has_curves_and_hyperparameters(found):
@@ -94,7 +106,9 @@ def test_tensorboard_has_curves_and_hyperparameters(found):
 
     result, directory = found
     for row in result.table:
-        events = EventAccumulator(str(directory / "tensorboard" / row["trial"]))
+        events = EventAccumulator(
+            str(directory / "trials" / row["trial"] / "tensorboard")
+        )
         events.Reload()
         (curve,) = events.Tensors("val_accuracy")
         value = tf.make_ndarray(curve.tensor_proto)
@@ -106,7 +120,8 @@ def test_tensorboard_has_curves_and_hyperparameters(found):
 def test_finished_search_is_given_back(found, data_dir):
     result, directory = found
     before = (directory / "results.json").stat().st_mtime_ns
-    trials = {p: p.read_bytes() for p in directory.glob("trial_*/trial.json")}
+    trials = {p: p.read_bytes() for p in directory.glob("trials/*.json")}
+    assert len(trials) == len(result.table)
     again = km.search(
         "digits",
         data_dir=data_dir,
@@ -119,7 +134,7 @@ def test_finished_search_is_given_back(found, data_dir):
     )
     assert again == result
     assert (directory / "results.json").stat().st_mtime_ns >= before
-    assert trials == {p: p.read_bytes() for p in directory.glob("trial_*/trial.json")}
+    assert trials == {p: p.read_bytes() for p in directory.glob("trials/*.json")}
 
 
 def test_other_settings_do_not_fit_into_a_directory(found, data_dir):
@@ -168,6 +183,19 @@ def test_directory_of_something_else_is_left_alone(search, tmp_path):
         ({"alpha": 0.5}, "did you mean 'alphas'"),
         ({"data_dir": "/proc/no"}, "data_dir"),
         ({"splits": {"tran": "train"}}, "did you mean 'train'"),
+        ({"weights": "/nonexistent.keras"}, "existing file; got '/nonexistent.keras'"),
+        ({"recipe": "slim"}, "recipe must be one of"),
+        ({"expansion": 4}, "variation of mobilenet_v2"),
+        ({"epochs": 10**23}, "epochs must be a whole number"),
+        ({"max_trials": 10**23}, "max_trials must be a whole number"),
+        ({"workers": 10**23, "isolate": True}, "workers must be a whole number"),
+        ({"cluster": -1}, "cluster must be a whole number"),
+        ({"memory_limit": "4 GB"}, "memory_limit must be a finite number"),
+        ({"directory": "x" * 300}, "names have at most 255 bytes"),
+        ({"latency": 7}, "latency must be a mapping"),
+        ({"isolate": "no"}, "isolate must be True or False"),
+        ({"data": 5}, "source must be"),
+        ({"strategy": lambda: None, "isolate": True}, "other processes can import"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_written(
@@ -176,11 +204,163 @@ def test_mistakes_are_found_before_anything_is_written(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         km.search(
-            isolate=False,
             verbose=False,
-            **{"data_dir": data_dir, **POINTS, **TINY, **settings},
+            **{"data_dir": data_dir, "isolate": False, **POINTS, **TINY, **settings},
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_do_not_fit_are_found_before_anything_is_written(search, tmp_path):
+    km.build("mobilenet_v1", alpha=0.1, resolution=32, classes=10, shallow=True).save(
+        tmp_path / "weights.keras"
+    )
+    with pytest.raises(UsageError, match="does not fit mobilenet_v1"):
+        search(weights=tmp_path / "weights.keras", isolate=False)
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.keras"]
+
+
+# Directories: taken up, or refused by name.
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A search whose trials train nothing, here or in `runs` of this directory."""
+    monkeypatch.setattr(trials, "prepare", lambda *arguments: 10)
+    monkeypatch.setattr(
+        runner.Runner,
+        "run_trial",
+        lambda self, trial, slot: {"val_accuracy": 0.5, "seconds": 0.1},
+    )
+
+    def quick(**settings):
+        settings = {**POINTS, **TINY, "isolate": False, "verbose": False, **settings}
+        return km.search("digits", **settings)
+
+    return quick
+
+
+def test_functions_are_part_of_what_a_search_is(quick, tmp_path):
+    directory = tmp_path / "search"
+    quick(directory=directory, prior=lambda n, a, r: a)
+    with pytest.raises(UsageError, match="holds a search with prior='.*, not '"):
+        quick(directory=directory, prior=lambda n, a, r: -a)
+    quick(directory=directory, prior=lambda n, a, r: a)
+    with pytest.raises(
+        UsageError, match=r"holds a search with latency=None, not \['partial"
+    ):
+        quick(
+            directory=directory,
+            prior=lambda n, a, r: a,
+            latency=functools.partial(max, 1),
+        )
+    quick(directory=tmp_path / "b", prior=functools.partial(lambda n, a, r: a))
+
+
+def test_what_a_default_says_may_be_said(quick, tmp_path):
+    quick(directory=tmp_path / "search")
+    quick(directory=tmp_path / "search", oracle="grid", seed=0, recipe="quick")
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+def test_stopped_search_is_found_again(quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Runner, "run_trial", stop)
+        with pytest.raises(SearchStopped, match="give the same command to go on"):
+            quick()
+        with pytest.raises(SearchStopped):
+            quick(seed=1)
+    runs = tmp_path / "runs"
+    damaged = runs / "search-digits-2" / "search.json"
+    damaged.write_text("{")
+    with pytest.warns(UserWarning, match="passed over: .*search-digits-2/search.json"):
+        quick()
+    assert sorted(p.name for p in runs.iterdir()) == [
+        "search-digits-1",
+        "search-digits-2",
+    ]
+    with pytest.raises(UsageError, match="search-digits-2/search.json"):
+        quick(directory=damaged.parent, seed=1)
+    monkeypatch.setattr(runner.Runner, "run_trial", stop)
+    damaged.unlink()
+    with pytest.raises(SearchStopped):
+        quick()  # the first is finished: a new one
+    assert (runs / "search-digits-3" / "search.json").exists()
+
+
+def test_two_searches_at_a_time_are_two(quick, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+
+    def meanwhile(self, trial, slot):
+        if not found:
+            found.append(None)
+            found.append(quick())
+        return {"val_accuracy": 0.5, "seconds": 0.1}
+
+    monkeypatch.setattr(runner.Runner, "run_trial", meanwhile)
+    quick()
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+    first = tmp_path / "runs" / "search-digits-1"
+    with storage.lock(first / ".lock"), pytest.raises(UsageError, match="in use"):
+        quick(directory=first)
+
+
+@pytest.mark.parametrize("files", [1, 2, 3, 5, 8])
+def test_full_disk_leaves_what_the_same_command_goes_on_with(
+    quick, files, tmp_path, monkeypatch
+):
+    directory, count = tmp_path / "search", 0
+
+    @contextlib.contextmanager
+    def full(path):
+        nonlocal count
+        count += 1
+        if count > files - 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with whole(path) as beside:
+            yield beside
+
+    whole = storage.replacing
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "replacing", full)
+        with pytest.raises((UsageError, SearchStopped), match="No space left"):
+            quick(directory=directory)
+    assert directory.exists() == (files > 1)
+    assert len(quick(directory=directory).finished) == 4
+
+
+def test_leftovers_of_a_killed_start_are_nobodys(quick, tmp_path):
+    directory = tmp_path / "search"
+    directory.mkdir()
+    (directory / ".lock").touch()
+    (directory / ".partial-7-search.json").touch()
+    assert quick(directory=directory)
+    assert not list(directory.glob(".*"))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": 7}', "[" * 100_000])
+def test_damaged_search_json_is_named(quick, text, tmp_path):
+    quick(directory=tmp_path / "search")
+    (tmp_path / "search" / "search.json").write_text(text)
+    with pytest.raises(UsageError, match="search/search.json'"):
+        quick(directory=tmp_path / "search")
+
+
+def test_lost_search_json_is_not_a_new_search(quick, tmp_path):
+    quick(directory=tmp_path / "search")
+    (tmp_path / "search" / "search.json").unlink()
+    with pytest.raises(UsageError, match="^directory .* is not empty"):
+        quick(directory=tmp_path / "search")
+
+
+def test_cluster_needs_all_of_its_variables(quick, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERASTUNER_ORACLE_IP", "127.0.0.1")
+    with pytest.raises(UsageError, match="must be set together"):
+        quick(directory=tmp_path / "search")
 
 
 # The verb, in processes that are killed.
@@ -188,8 +368,10 @@ def test_mistakes_are_found_before_anything_is_written(
 
 def start(cwd, data_dir, *arguments):
     command = [sys.executable, "-m", "keras_mobilenets", "search", "mobilenet_v1"]
-    options = "--alphas 0.1 0.25 --resolutions 32 40 --max-macs 600000 --epochs 1"
-    options = [*options.split(), "--set", "shallow=True", "--set", "warmup_epochs=0"]
+    options = "--alphas 0.1 0.25 --resolutions 32 40 --max-macs 600000 --shallow"
+    options = [*options.split(), "--set", "warmup_epochs=0"]
+    if "--epochs" not in arguments:
+        options += ["--epochs", "1"]
     options += ["--data-dir", str(data_dir)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("TF_CPP_MIN_LOG_LEVEL")  # of the tests; it lets all notices through
@@ -210,7 +392,8 @@ def wait_for(condition, process):
 
 
 def trial_states(directory):
-    states = [json.loads(p.read_text()) for p in directory.glob("trial_*/trial.json")]
+    found = directory.glob("trials/[!.]*.json")
+    states = [json.loads(path.read_text()) for path in found]
     return {state["trial_id"]: state for state in states}
 
 
@@ -224,8 +407,8 @@ def test_killed_search_goes_on(oracle, tmp_path, data_dir):
     directory = tmp_path / "runs" / "search-digits-1"
 
     def in_the_middle_of_the_second_trial():
-        log = directory / "trial_0001" / "log.txt"
-        return log.exists() or (directory / "trial_1" / "log.txt").exists()
+        trials = directory / "trials"
+        return (trials / "0001.log").exists() or (trials / "1.log").exists()
 
     wait_for(in_the_middle_of_the_second_trial, process)
     process.send_signal(signal.SIGKILL)
@@ -237,7 +420,7 @@ def test_killed_search_goes_on(oracle, tmp_path, data_dir):
     files = {
         path: path.read_bytes()
         for i in ended
-        for path in directory.glob(f"trial_{i}/*")
+        for path in directory.glob(f"trials/{i}.json")
     }
 
     process = start(tmp_path, data_dir, *arguments, "--json")
@@ -259,6 +442,22 @@ def test_killed_search_goes_on(oracle, tmp_path, data_dir):
             assert state == ended[i]
     values = [s[interrupted]["hyperparameters"]["values"] for s in (before, after)]
     assert values[0] == values[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_asked_to_stop(name, tmp_path, data_dir):
+    process = start(tmp_path, data_dir, "--epochs", "200", "--max-trials", "1")
+    directory = tmp_path / "runs" / "search-digits-1"
+    history = directory / "trials" / "0" / "history.csv"
+    wait_for(lambda: history.exists() and history.stat().st_size > 100, process)
+    process.send_signal(getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 4, err
+    assert err.splitlines()[-1].startswith("keras-mobilenets: error: asked to stop")
+    lock = storage.lock(directory / "trials" / "0" / ".lock")  # the trial has ended
+    lock.close()
+    assert list((history.parent / "checkpoints").glob("step-*.npz"))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
@@ -13,12 +14,12 @@ from concurrent import futures
 from typing import Any
 
 import grpc
-import keras_tuner
-from keras_tuner.src import protos
-from keras_tuner.src.engine.trial import Trial
+from keras_tuner.engine.trial import Trial
 
 from keras_mobilenets.errors import SearchStopped, UsageError
+from keras_mobilenets.tuning.engine import add_to_server
 from keras_mobilenets.tuning.protocol import Chief
+from keras_mobilenets.tuning.stored_oracle import StoredOracle
 
 LOOPBACK = "127.0.0.1"
 TICK = 0.2  # seconds between two looks of the chief at its workers
@@ -27,7 +28,7 @@ Job = tuple[Callable[..., None], tuple[Any, ...]]  # a function and its argument
 
 
 def serve(
-    oracle: keras_tuner.Oracle,
+    oracle: StoredOracle,
     on_result: Callable[[Trial], None],
     *,
     workers: int = 0,
@@ -51,7 +52,7 @@ def serve(
     )
     chief = Chief(oracle, on_result)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
-    protos.get_service_grpc().add_OracleServicer_to_server(chief, server)
+    add_to_server(chief, server)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:
@@ -60,23 +61,25 @@ def serve(
             f"of this machine; got {address}"
         ) from error
     server.start()
-    processes = {
-        f"worker{number}": _start(f"worker{number}", port, job, logs)
-        for number in range(workers)
-    }
+    processes: dict[str, subprocess.Popen] = {}
     try:
+        for name in (f"worker{number}" for number in range(workers)):
+            processes[name] = _start(name, port, job, logs)
         while not chief.finished:
             time.sleep(TICK)
             ended = [name for name, p in processes.items() if p.poll() is not None]
-            chief.bury(ended)
-            if processes and len(ended) == len(processes) and chief.deserted:
+            chief.drop_stale_workers(ended)
+            if chief.failure is not None:
+                raise chief.failure
+            if processes and len(ended) == len(processes) and chief.has_no_workers:
                 raise SearchStopped(
                     f"all {workers} workers have ended before the search, which can be "
                     f"resumed; what they said is in {os.fspath(logs)}"
                 )
     finally:
         for process in processes.values():
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended
+                process.stdin.close()
         for process in processes.values():
             process.wait()
         server.stop(grace=1).wait()
@@ -104,8 +107,9 @@ def _start(
             stderr=log,
             start_new_session=True,
         )
-    pickle.dump(job, process.stdin)
-    process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # its log says why
+        pickle.dump(job, process.stdin)
+        process.stdin.flush()
     return process
 
 
