@@ -78,12 +78,13 @@ def find_layout(root: Path) -> Layout:
             for entry in _entries(folder)
             if _is_image(entry.name) and not entry.is_dir()
         ]
-    files, broken = {}, {}
+    files: dict[str, list[tuple[str, str]]] = {}
+    broken: dict[str, str] = {}
     for split, folder in folders.items():
         groups = children if folder == root else _folders(folder, passed)
         _check_classes(folder, groups)
         files[split] = []
-        real = {}
+        real: dict[str, Path] = {}
         for group in groups:
             same = real.setdefault(os.path.realpath(group), group)
             if same != group:

@@ -40,14 +40,14 @@ def stretches(
     >>> stretches([4, 4], np.array([1, 0]), worker=0, workers=2)
     array([[1, 0, 4]])
     """
-    lengths = np.asarray(lengths, np.int64)[order]
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    size, longer = divmod(int(lengths.sum()), workers)
+    records = np.asarray(lengths, np.int64)[order]
+    ends = np.cumsum(records)
+    starts = ends - records
+    size, longer = divmod(int(records.sum()), workers)
     begin = worker * size + min(worker, longer)
     end = begin + size + (worker < longer)
-    first = np.clip(begin - starts, 0, lengths)
-    last = np.clip(end - starts, 0, lengths)
+    first = np.clip(begin - starts, 0, records)
+    last = np.clip(end - starts, 0, records)
     return np.stack([order, first, last - first], axis=1)[last > first]
 
 

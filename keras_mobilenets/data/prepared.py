@@ -254,7 +254,9 @@ def _part(
         names = [row.filename for row in rows]
         skipped = [row.skip for row in rows]
 
-        def read(shard: tf.Tensor, first: tf.Tensor, count: tf.Tensor):
+        def read(
+            shard: tf.Tensor, first: tf.Tensor, count: tf.Tensor
+        ) -> tf.data.Dataset:
             return (
                 tf.data.TFRecordDataset(tf.gather(tf.constant(names), shard))
                 .skip(tf.gather(tf.constant(skipped, tf.int64), shard) + first)
