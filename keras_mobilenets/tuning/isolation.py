@@ -197,9 +197,12 @@ def _keep(connection: Connection) -> None:
         _never_return(_compute, request, theirs, log)
     os.close(theirs)
     os.set_blocking(ours, False)
-    answer, code, stopped = _Answer(ours), None, None
+    answer = _Answer(ours)
+    code: int | None = None
+    stopped: str | None = None
+    watched: list[Any] = [ours, connection]
     while not answer.complete and code is None and stopped is None:
-        ready, _, _ = select.select([ours, connection], [], [], POLL)
+        ready, _, _ = select.select(watched, [], [], POLL)
         # Before the answer is looked at: what it wrote before its end is there then.
         ended, status = os.waitpid(pid, os.WNOHANG)
         code = os.waitstatus_to_exitcode(status) if ended else None
@@ -218,7 +221,8 @@ def _keep(connection: Connection) -> None:
     if code is None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # it may not have had a group yet
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(OSError):
         if answer.complete:
             connection.send(pickle.loads(answer.body))

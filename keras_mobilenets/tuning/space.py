@@ -131,7 +131,7 @@ class Space:
         ALPHAS,
         none_is_default=True,
     )
-    resolutions: tuple[int, ...] | None = _unset(
+    resolutions: tuple[int, ...] = _unset(
         _several(functools.partial(check_resolution, None)),
         "input sides in pixels (default those published for V2; on digits 32 48)",
     )
@@ -188,8 +188,10 @@ class Space:
                 f"resolutions={self.resolutions!r} (rho = resolution / "
                 f"{NATIVE_RESOLUTION})"
             )
-        pixels = tuple(round(rho * NATIVE_RESOLUTION) for rho in self.rhos or ())
-        settle("resolutions", pixels or self.resolutions or RESOLUTIONS)
+        if self.rhos is not None:
+            pixels = tuple(round(rho * NATIVE_RESOLUTION) for rho in self.rhos)
+            settle("resolutions", pixels)
+        settle("resolutions", self.resolutions or RESOLUTIONS)
         settle("rhos", None)
         settle("classes", check_classes(self.classes))
         if not self.feasible:
