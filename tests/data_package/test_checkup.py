@@ -103,7 +103,7 @@ def test_the_same_pixels_in_another_shape_are_another_image(photos):
 
 
 def test_no_test_split(photos):
-    (photos / "test").rename(photos / "elsewhere")
+    (photos / "test").rename(photos.parent / "elsewhere")
     report = km.check_data(photos)
     assert set(report["splits"]) == {"train", "validation"}
     assert "no test split" in report["notes"][0]
