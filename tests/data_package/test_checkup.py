@@ -114,6 +114,7 @@ def test_a_class_that_a_split_lacks_is_noted(photos):
     save(photos / "train" / "owl" / "0.png", 50)
     report = km.check_data(photos)
     assert report["notes"] == [
+        "1 class of 3 has a single image to train on: 'owl'",
         "validation has no image of 1 class: owl",
         "test has no image of 1 class: owl",
     ]
