@@ -200,7 +200,7 @@ def prepare_data(
             for name in asked.space.names
             for settings in networks(asked.space, asked.arguments, name)
         ],
-        asked.options.strategy,
+        asked.options.strategy if server is not None else "none",
         index if index.is_file() else None,
         save_index,
     )
