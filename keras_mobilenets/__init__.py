@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import evaluate as evaluate
     from keras_mobilenets.training import make_strategy as make_strategy
     from keras_mobilenets.training import predict as predict
-    from keras_mobilenets.training import preflight as preflight
+    from keras_mobilenets.training import preflight as preflight  # type: ignore[no-redef]
     from keras_mobilenets.training import recalibrate as recalibrate
     from keras_mobilenets.training import restore_checkpoint as restore_checkpoint
     from keras_mobilenets.training import save_checkpoint as save_checkpoint

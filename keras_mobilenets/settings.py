@@ -41,7 +41,7 @@ from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe, recipes
 
 # What `train()` chooses where nothing is said: a run of a minute on the digits,
 # and the authors' network and recipe on everything else.
-QUICK_START = {"alpha": 0.35, "resolution": 48, "recipe": "quick"}
+QUICK_START: dict[str, Any] = {"alpha": 0.35, "resolution": 48, "recipe": "quick"}
 AUTHORS = {"mobilenet_v1": "slim_v1", "mobilenet_v2": "slim_v2"}
 
 MOST_STEPS = 2**31 - 1

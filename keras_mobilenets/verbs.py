@@ -186,7 +186,7 @@ def cost(arguments: argparse.Namespace) -> None:
     if arguments.json:
         return _print_json(cost.as_dict())
     if arguments.layers:
-        rows = [
+        rows: list[tuple[Any, ...]] = [
             (
                 row.name,
                 row.layer.kind,
@@ -254,7 +254,9 @@ def recipes(arguments: argparse.Namespace) -> None:
     if not chosen:
         if arguments.json:
             return _print_json({n: r.as_dict() for n, r in km.recipes.items()})
-        rows = [(name, recipe.summary) for name, recipe in km.recipes.items()]
+        rows: list[tuple[Any, ...]] = [
+            (name, recipe.summary) for name, recipe in km.recipes.items()
+        ]
         print(table(["recipe", "what it is"], rows))
     elif len(chosen) == 1:
         (recipe,) = chosen
@@ -271,14 +273,16 @@ def recipes(arguments: argparse.Namespace) -> None:
         print(table(["field", "value", "source"], rows))
     else:
         first, second = chosen
-        rows = difference(first, second)
+        differing = difference(first, second)
         if arguments.json:
             fields = (
                 "field", first.name, second.name,
                 f"{first.name} source", f"{second.name} source",
             )  # fmt: skip
-            return _print_json([dict(zip(fields, row, strict=True)) for row in rows])
-        for field, one, other, source, other_source in rows:
+            return _print_json(
+                [dict(zip(fields, row, strict=True)) for row in differing]
+            )
+        for field, one, other, source, other_source in differing:
             print(f"{field}\n  {first.name}: {one}  {source}")
             print(f"  {second.name}: {other}  {other_source}")
-        print(f"{len(rows)} fields differ")
+        print(f"{len(differing)} fields differ")

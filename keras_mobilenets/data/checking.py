@@ -167,9 +167,9 @@ class CheckedFiles:
         found = list(zip(fresh, reasons, strict=True))
         self._now.update(int(keys[number]) for number, reason in found if not reason)
         if time.perf_counter() - started > KEEP_AFTER:
-            kept = keys[self._known(keys)]  # what is gone is forgotten
-            self._remember(np.unique(kept))
-        return {paths[number]: reason for number, reason in found if reason}
+            now = np.array(list(self._now), np.uint64)
+            self._remember(np.union1d(self._before, now))
+        return {paths[int(number)]: reason for number, reason in found if reason}
 
     def _known(self, keys: np.ndarray) -> np.ndarray:
         known = np.array([key in self._now for key in keys.tolist()], bool)
@@ -213,7 +213,7 @@ def read_by_number(
     """
     told: Broken = {}
 
-    def broken_among(numbers: Sequence[int]) -> Broken:
+    def broken_among(numbers: Sequence[int] | np.ndarray) -> Broken:
         broken = checked.find_broken([paths[number] for number in numbers])
         for path, reason in broken.items():
             if path not in told:

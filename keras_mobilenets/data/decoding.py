@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -56,7 +58,7 @@ def _begins(encoded: tf.Tensor, start: bytes) -> tf.Tensor:
     return tf.equal(tf.strings.substr(encoded, 0, len(start)), start)
 
 
-def _jpeg_part(encoded: tf.Tensor, box: Box) -> tf.Tensor:
+def _jpeg_part(encoded: tf.Tensor, box: Callable[..., Any]) -> tf.Tensor:
     shape = tf.io.extract_jpeg_shape(encoded)
     begin, size = box(shape)
     (top, left), (height, width) = tf.unstack(begin[:2]), tf.unstack(size[:2])
@@ -161,7 +163,9 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
 def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """An image [h, w, c] as its EXIF orientation (1 to 8) wants it shown."""
 
-    def when(numbers: range | tuple[int, ...], change, image: tf.Tensor) -> tf.Tensor:
+    def when(
+        numbers: range | tuple[int, ...], change: Callable[..., Any], image: tf.Tensor
+    ) -> tf.Tensor:
         wanted = tf.reduce_any(tf.equal(orientation, list(numbers)))
         return tf.cond(wanted, lambda: change(image), lambda: image)
 

@@ -20,7 +20,9 @@ HELD_OUT = 180  # images for validation, and as many for the test: a tenth each
 
 # Not registered: `tfds.builder` needs no registration once the data is prepared,
 # and a registered name could clash with another package's, or on re-import.
-class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Digits(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
     """The digits: uint8 [8, 8, 1], 0..16 scaled to 0..255, labels "0" to "9".
 
     Splits: train 1,437, validation 180 and test 180 images, drawn once at random

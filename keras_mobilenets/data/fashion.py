@@ -46,7 +46,9 @@ def prepared_fashion_mnist(
     """
 
     # TFDS's own class for the features, the version and the name of its folder.
-    class FashionMnist(tfds.builder_cls("fashion_mnist"), skip_registration=True):
+    base: Any = tfds.builder_cls("fashion_mnist")
+
+    class FashionMnist(base, skip_registration=True):  # type: ignore[call-arg]
         name = "fashion_mnist"
         url_infos: ClassVar[dict] = {}  # no downloads, so no checksums to look for
 

@@ -78,12 +78,13 @@ def find_layout(root: Path) -> Layout:
             for entry in _entries(folder)
             if _is_image(entry.name) and not entry.is_dir()
         ]
-    files, broken = {}, {}
+    files: dict[str, list[tuple[str, str]]] = {}
+    broken: dict[str, str] = {}
     for split, folder in folders.items():
         groups = children if folder == root else _folders(folder, passed)
         _check_classes(folder, groups)
         files[split] = []
-        real = {}
+        real: dict[str, Path] = {}
         for group in groups:
             same = real.setdefault(os.path.realpath(group), group)
             if same != group:
@@ -228,7 +229,11 @@ def _images(group: Path, root: Path, passed: PassedOver) -> list[str]:
     seen = {os.path.realpath(group)}
     inside, everything = os.path.realpath(group), os.path.realpath(root)
     found = []
-    for place, folders, names in os.walk(group, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        passed["cannot be read"].append(os.fspath(error.filename))
+
+    for place, folders, names in os.walk(group, onerror=unreadable, followlinks=True):
         kept = []
         for name in sorted(folders):
             path = os.path.join(place, name)

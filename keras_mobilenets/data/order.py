@@ -22,7 +22,7 @@ def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
     the same in all versions; 1.3 million take 0.2 s.
 
     >>> permutation(5, seed=0, epoch=0)
-    array([0, 2, 3, 4, 1])
+    array([0, 2, 1, 4, 3])
     """
     key = np.array([seed, epoch], np.uint64)
     return np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
@@ -40,14 +40,14 @@ def stretches(
     >>> stretches([4, 4], np.array([1, 0]), worker=0, workers=2)
     array([[1, 0, 4]])
     """
-    lengths = np.asarray(lengths, np.int64)[order]
-    ends = np.cumsum(lengths)
-    starts = ends - lengths
-    size, longer = divmod(int(lengths.sum()), workers)
+    records = np.asarray(lengths, np.int64)[order]
+    ends = np.cumsum(records)
+    starts = ends - records
+    size, longer = divmod(int(records.sum()), workers)
     begin = worker * size + min(worker, longer)
     end = begin + size + (worker < longer)
-    first = np.clip(begin - starts, 0, lengths)
-    last = np.clip(end - starts, 0, lengths)
+    first = np.clip(begin - starts, 0, records)
+    last = np.clip(end - starts, 0, records)
     return np.stack([order, first, last - first], axis=1)[last > first]
 
 

@@ -84,9 +84,11 @@ def training_batches(
         image = after_train_box(image, key, resolution, recipe)
         return image, tf.cast(label, tf.int64) + shift
 
+    take = epochs.take if epochs else None
+
     def next_place(_):
         # Python state rather than a variable: it has no device and no strategy.
-        return tf.ensure_shape(tf.numpy_function(epochs.take, [], tf.int64), [2])
+        return tf.ensure_shape(tf.numpy_function(take, [], tf.int64), [2])
 
     def and_the_next(place):
         later = tf.data.Dataset.range(place[0] + 1, tf.int64.max)

@@ -103,12 +103,13 @@ def cropped(image: tf.Tensor, box: Box) -> tf.Tensor:
 
 def train_box(seed: tf.Tensor, recipe: Recipe) -> Box:
     """The recipe's random crop for the image of this seed; None if it crops none."""
-    if recipe.crop_area is None:
+    area = recipe.crop_area
+    if area is None:
         return None
     return lambda shape: crop_box(
         shape,
         seed,
-        recipe.crop_area,
+        area,
         recipe.crop_aspect,
         recipe.crop_min_covered,
     )

@@ -347,7 +347,7 @@ def find_source(
         )
     if before and before["kind"] != kind:
         raise UsageError(
-            f"index {os.fspath(index)!r} is of another source than "
+            f"index {os.fspath(index or '')!r} is of another source than "
             f"{os.fspath(source)!r}: of {before.get('root', before.get('name'))!r}"
         )
     if kind == "folder":
@@ -359,7 +359,7 @@ def find_source(
     if source == "digits":
         builder = prepared_digits(data_dir)
     else:
-        builder = find_builder(source, data_dir)
+        builder = find_builder(os.fspath(source), data_dir)
     if before:
         return indexed_builder_source(builder, before, splits, memory, exif)
     return builder_source(builder, splits, memory, exif)
@@ -384,8 +384,9 @@ def _check_splits(splits: Mapping[str, str]) -> None:
 
 
 def _is_folder(source: str | os.PathLike) -> bool:
-    is_path = isinstance(source, os.PathLike) or os.path.isabs(source)
-    if is_path or source.startswith((".", "~")):
+    if isinstance(source, os.PathLike):
+        return True
+    if os.path.isabs(source) or source.startswith((".", "~")):
         return True
     return os.path.isdir(source) and source.split("/")[0] not in tfds.list_builders(
         with_community_datasets=False

@@ -216,7 +216,8 @@ def build(
         )(x)
     model = keras.Model(tensors[IMAGE], x, name=name)
     if weights == "imagenet":
-        network = {"alpha": alpha, "resolution": size, "include_top": include_top}
+        network: dict[str, Any] = {"alpha": alpha, "resolution": size}
+        network["include_top"] = include_top
         copy_weights(model, imagenet_weights(name, classes, variant, **network))
     elif weights is not None:
         load_weights(model, weights)

@@ -26,8 +26,10 @@ from keras_mobilenets.training.step import (
     recipe_optimizer,
 )
 
+Base: Any = object  # to a type checker: what it is mixed into
 
-class OfRecipe:
+
+class OfRecipe(Base):
     """What makes a Keras optimizer that of a recipe: before it in a class' bases.
 
     `recipe` is what the training step needs to know of a recipe: `ema_decay`,
@@ -48,7 +50,7 @@ class OfRecipe:
     ):
         super().__init__(*args, **kwargs)
         self.recipe = None if recipe is None else {f: recipe[f] for f in self.FIELDS}
-        self.averages: keras.Variable | None = None  # all of them, end to end
+        self.averages: Any = None  # keras.Variable: all of them, end to end
         self._model_of: Any = None
 
     def attach(self, model: keras.Model) -> None:
@@ -83,6 +85,7 @@ class OfRecipe:
 
     def _move_averages(self, step: tf.Tensor) -> None:
         """In a replica, or outside of any."""
+        assert self.recipe is not None
         n = tf.cast(step, tf.float64)
         decay = tf.constant(self.recipe["ema_decay"], tf.float64)
         rate = tf.cast(1 - tf.minimum(decay, (1 + n) / (10 + n)), self.averages.dtype)
@@ -91,7 +94,9 @@ class OfRecipe:
         def move(averages: tf.Variable, values: list[Any], rate: tf.Tensor) -> None:
             averages.assign_sub((averages - _concat(values, averages.dtype)) * rate)
 
-        def move_on_every_device(strategy: tf.distribute.Strategy, rate: tf.Tensor):
+        def move_on_every_device(
+            strategy: tf.distribute.Strategy, rate: tf.Tensor
+        ) -> None:
             values = [variable.value for variable in model.weights]
             strategy.extended.update(
                 self.averages.value, move, args=(values, rate), group=False

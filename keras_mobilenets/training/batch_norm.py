@@ -19,7 +19,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -29,12 +29,16 @@ from keras_mobilenets.training.outputs import all_layers
 KERNEL_DTYPES = ("float16", "bfloat16", "float32")  # of FusedBatchNormV3
 PIXELS_A_ROW = 16  # times any number of channels fills vectors of 16
 
-BatchNorm = keras.layers.BatchNormalization
+BatchNorm: TypeAlias = keras.layers.BatchNormalization
 
 
 def batch_norms(model: keras.Model) -> list[BatchNorm]:
     """The batch-norm layers of a model, and of the models in it."""
-    return [layer for layer in all_layers(model) if isinstance(layer, BatchNorm)]
+    return [
+        layer
+        for layer in all_layers(model)
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
 
 def _replicas() -> int:
@@ -139,7 +143,7 @@ def _kernel_in_parts(
         return tf.cast(tf.reshape(per_column, [wide, channels]), tf.float64)
 
     @tf.custom_gradient
-    def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor):
+    def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
         if wide > 1:
             x = tf.reshape(x, [-1, 1, 1, wide * channels])
         ones = spread(tf.ones_like(gamma))

@@ -112,7 +112,9 @@ def save_checkpoint(
     counted = count_metrics(model)
     if not is_chief(model.distribute_strategy):
         return
-    arrays = {name: _value(variable) for name, variable in _state(model).items()}
+    arrays: dict[str, Any] = {
+        name: _value(variable) for name, variable in _state(model).items()
+    }
     arrays[METRICS] = counted
     arrays[NOTE] = np.frombuffer(json.dumps(dict(note or {})).encode(), np.uint8)
     with replacing(path) as beside, open(beside, "wb") as file:

@@ -109,10 +109,11 @@ def train(name: str = NOT_GIVEN, **options: Any) -> Run:
     options["name"] = name
     conduct = {k: options.pop(k) for k in options_of(Execution) if k in options}
     execution = Execution(**check_options(Execution, conduct))
-    workdir, stored = execution.workdir, None
+    workdir: str | os.PathLike[str] | None = execution.workdir
+    stored = None
     if execution.resume:
-        workdir = work.find_unfinished(workdir)
-        _, stored = work.read_settings(workdir)
+        workdir = unfinished = work.find_unfinished(workdir)
+        _, stored = work.read_settings(unfinished)
     settings = make_settings(options, stored)
     with stop_requests():  # the other processes may be long in coming
         strategy = make_strategy(execution.strategy, execution.cpu_replicas)
@@ -165,7 +166,8 @@ def run_in(
         started = time.perf_counter()
         prepared = _prepare(path, settings, strategy, index, may_resume)
         if prepared is None:
-            return _give_back(pathlib.Path(workdir), verbose)
+            assert path is not None
+            return _give_back(path, verbose)
         splits, model, scale, record = prepared
         with _directory(path, strategy, splits, record) as directory, stop.deferred():
             job = _Job(model, splits, settings, scale, directory, brief)
@@ -249,8 +251,8 @@ def _directory(
 ) -> Iterator[pathlib.Path]:
     """The directory of the run, the chief's until the end of the block."""
     if not is_chief(strategy):
-        (directory, *_) = gather_text(strategy, "")
-        yield pathlib.Path(directory)
+        (of_the_chief, *_) = gather_text(strategy, "")
+        yield pathlib.Path(of_the_chief)
         return
     label = printable(pathlib.Path(splits.source).name.replace(":", "_")) or "data"
     with work.claim(workdir, label) as directory:
@@ -405,7 +407,7 @@ class _Job:
 
         def fit_epochs(until: int) -> None:
             splits.set_position(position.epoch, position.step)
-            span = {
+            span: dict[str, Any] = {
                 "initial_epoch": position.epoch,
                 "epochs": until,
                 "steps_per_epoch": splits.steps_per_epoch - position.step,

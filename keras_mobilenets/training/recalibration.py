@@ -24,7 +24,7 @@ class _Statistics:
 
     def __init__(self, model: keras.Model, layers: list[BatchNorm]):
         self.layers = layers
-        self.sums: list[list[np.ndarray]] = []  # of a layer: count, values, squares
+        self.sums: list[list[Any]] = []  # arrays, of a layer: count, values, squares
 
         @tf.function(autograph=False, reduce_retracing=True)
         def forward(images: tf.Tensor) -> list[list[tf.Tensor]]:
