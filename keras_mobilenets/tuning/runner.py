@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import pathlib
@@ -38,6 +39,13 @@ class Plan(NamedTuple):
     space: Space
     arguments: dict[str, Any]  # of every trial, as `train` takes them
     options: SearchOptions
+
+    def for_workers(self) -> Plan:
+        """What travels to other processes: functions of the user's own may not."""
+        return self._replace(
+            space=dataclasses.replace(self.space, latency=None, max_latency_ms=None),
+            options=dataclasses.replace(self.options, prior=None),
+        )
 
     def settings_of(self, values: Mapping[str, Any]) -> Settings:
         """The settings of the run that hyperparameters ask for."""

@@ -70,12 +70,12 @@ def search(
         try:
             # It imports TensorFlow while this process does.
             server = stack.enter_context(Server()) if asked.options.isolate else None
-            if engine_role() is not None and asked.options.directory is None:
+            if _role() is not None and asked.options.directory is None:
                 raise UsageError(
                     "directory must be given in a cluster, the same on all machines; "
                     "got None"
                 )
-            if engine_role() == "worker":
+            if _role() == "worker":
                 _join(asked, server)
                 return None
             return _search(asked, server)
@@ -85,12 +85,12 @@ def search(
             ) from None
         except OSError as error:
             raise SearchStopped(
-                f"the search could not be written ({error}); what was found is kept: "
-                "give the same command to go on"
+                f"the search could not go on ({error}); what was found is kept: give "
+                "the same command to go on"
             ) from error
 
 
-def engine_role() -> str | None:
+def _role() -> str | None:
     from keras_mobilenets.tuning import engine  # it imports KerasTuner
 
     return engine.role()
@@ -145,10 +145,10 @@ def _search(asked: Asked, server: Server | None) -> SearchResult:
                 oracle,
                 progress,
                 workers=options.cluster,
-                job=(work, (plan,)),
+                job=(work, (plan.for_workers(),)),
                 logs=path,
             )
-        elif engine_role() == "chief":
+        elif _role() == "chief":
             serve(oracle, progress)
         else:
             Runner(plan, oracle, server, progress).run()
@@ -200,7 +200,7 @@ def prepare_data(
             for name in asked.space.names
             for settings in networks(asked.space, asked.arguments, name)
         ],
-        asked.options.strategy,
+        asked.options.strategy if server is not None else "none",
         index if index.is_file() else None,
         save_index,
     )

@@ -58,12 +58,14 @@ def _several(check: Callable[[Any], Any]) -> Check:
     """At least one value, each checked, none twice, in the order given."""
 
     def several(name: str, values: Any) -> tuple:
-        if isinstance(values, str) or not isinstance(values, Iterable):
-            values = (values,)
-        values = tuple(values)
-        if not values:
+        one = isinstance(values, str | bytes | Mapping)
+        values = (values,) if one or not isinstance(values, Iterable) else tuple(values)
+        if not values or any(value is None for value in values):
             accepted = {"names": f"of {', '.join(NETWORKS)}"}.get(name, "number")
-            raise UsageError(f"{name} must hold at least one {accepted}; got none")
+            raise UsageError(
+                f"{name} must hold at least one {accepted}; got "
+                f"{'None among them' if values else 'none'}"
+            )
         return tuple(dict.fromkeys(check(value) for value in values))
 
     return several

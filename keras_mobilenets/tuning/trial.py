@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from keras_mobilenets import storage
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build
 from keras_mobilenets.settings import Settings
 from keras_mobilenets.training import workdir
@@ -63,8 +64,7 @@ def run_trial(task: Task) -> dict[str, float]:
 
 def _run_when_free(task: Task) -> Any:
     """A worker that was taken for dead may still be in the run: wait for its end."""
-    strategy = task.strategy() if callable(task.strategy) else task.strategy
-    strategy = make_strategy(strategy)
+    strategy = _make_strategy(task.strategy)
     while True:
         try:
             return run_in(
@@ -77,6 +77,18 @@ def _run_when_free(task: Task) -> Any:
             )
         except storage.InUse:
             time.sleep(WAIT)
+
+
+def _make_strategy(strategy: Strategy) -> tf.distribute.Strategy:
+    if not callable(strategy):
+        return make_strategy(strategy)
+    made = strategy()
+    if not isinstance(made, tf.distribute.Strategy):
+        raise UsageError(
+            "strategy must be a function that makes a tf.distribute.Strategy; got "
+            f"{strategy!r}, which made {made!r}"
+        )
+    return made
 
 
 def write_board(
@@ -122,12 +134,13 @@ def prepare(
 
     Args:
         networks: the settings of a trial of each network and alpha.
-        strategy: it has come here, so it will come to every trial.
+        strategy: made here, where it can be, it can be made in every trial.
         index: of a search that is gone on with.
 
     Raises:
         UsageError: of the data, or of weights that do not fit a network.
     """
+    _make_strategy(strategy)
     settings = list(networks)
     splits = load(settings[0], settings[0].recipe.batch_size, index=index)
     splits.index.save(save_index)

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 import threading
@@ -47,7 +48,7 @@ class Search:
 
     def __init__(self, path, kind="grid", oracle=None, run=run_trial, **options):
         asked = read_options({**TINY, **options})
-        self.space = dataclasses.replace(asked.space, classes=10)
+        self.space = dataclasses.replace(asked.space, classes=10, **asked.budget)
         self.plan = Plan(path / "search", self.space, asked.arguments, asked.options)
         self.oracle = make_oracle(
             kind, self.space, objective=OBJECTIVE, seed=0, **(oracle or {})
@@ -168,6 +169,22 @@ assert not context.context()._initialized
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_travels_to_workers_holds_no_function_of_the_chief(tmp_path):
+    search = Search(
+        tmp_path,
+        prior=lambda *key: 1.0,
+        latency=lambda *key: 1.0,
+        max_latency_ms=5,
+        learning_rate=(0.01, 0.1),
+        oracle={"max_trials": 1},
+    )
+    plan = pickle.loads(pickle.dumps(search.plan.for_workers()))
+    values = {"name": "mobilenet_v1", "alpha": 0.5, "resolution": 32}
+    values["learning_rate"] = 0.05
+    assert plan.settings_of(values) == search.plan.settings_of(values)
+    assert plan.settings_of(values).recipe.learning_rate == 0.05
 
 
 def settings(**options):

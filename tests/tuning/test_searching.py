@@ -196,6 +196,9 @@ def test_directory_of_something_else_is_left_alone(search, tmp_path):
         ({"isolate": "no"}, "isolate must be True or False"),
         ({"data": 5}, "source must be"),
         ({"strategy": lambda: None, "isolate": True}, "other processes can import"),
+        ({"strategy": dict, "isolate": True}, "which made {}"),
+        ({"resolutions": b"x"}, "resolution must be a whole number"),
+        ({"resolutions": [32, None]}, "resolutions must hold at least one number"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_written(
