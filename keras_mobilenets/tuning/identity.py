@@ -53,7 +53,7 @@ def _identify(argument: str, value: Any) -> Any:
         ]
         return sorted(pairs, key=json.dumps)
     if isinstance(value, functools.partial):
-        parts = (value.func, value.args, value.keywords)
+        parts: Any = (value.func, value.args, value.keywords)
         return ["partial", *(_identify(argument, part) for part in parts)]
     if isinstance(value, types.MethodType):
         parts = (value.__func__, value.__self__)

@@ -198,8 +198,9 @@ def _keep(connection: Connection) -> None:
     os.close(theirs)
     os.set_blocking(ours, False)
     answer, code, stopped = _Answer(ours), None, None
+    watched: list[Any] = [ours, connection]
     while not answer.complete and code is None and stopped is None:
-        ready, _, _ = select.select([ours, connection], [], [], POLL)
+        ready, _, _ = select.select(watched, [], [], POLL)
         # Before the answer is looked at: what it wrote before its end is there then.
         ended, status = os.waitpid(pid, os.WNOHANG)
         code = os.waitstatus_to_exitcode(status) if ended else None
@@ -223,7 +224,7 @@ def _keep(connection: Connection) -> None:
         if answer.complete:
             connection.send(pickle.loads(answer.body))
         else:
-            connection.send(("ended", stopped or _how(code)))
+            connection.send(("ended", stopped or _how(code or 0)))
 
 
 class _Answer:

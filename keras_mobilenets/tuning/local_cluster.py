@@ -78,6 +78,7 @@ def serve(
                 )
     finally:
         for process in processes.values():
+            assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # it has ended
                 process.stdin.close()
         for process in processes.values():
@@ -107,6 +108,7 @@ def _start(
             stderr=log,
             start_new_session=True,
         )
+    assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # its log says why
         pickle.dump(job, process.stdin)
         process.stdin.flush()

@@ -262,10 +262,10 @@ def _score(trial: Any, metric: str) -> float:
 
 def _aligned(rows: list[Row]) -> list[Row]:
     """All rows with all columns: of failed trials some are missing."""
-    columns = dict.fromkeys(
+    found = dict.fromkeys(
         column for row in sorted(rows, key=len, reverse=True) for column in row
     )
-    columns = [c for c in columns if c not in REMARKS] + list(REMARKS)
+    columns = [c for c in found if c not in REMARKS] + list(REMARKS)
     return [{column: row.get(column) for column in columns} for row in rows]
 
 

@@ -71,7 +71,7 @@ class Runner:
         self._on_result, self._run_trial = on_result, run_trial
         self._lock = threading.Lock()  # KerasTuner's own is not given back by an error
         self._broken = False
-        self._record = functools.partial(record, oracle)
+        self._record: Callable[..., Any] = functools.partial(record, oracle)
         if isinstance(oracle, Client):
             self._record = oracle.update_trial
             if server is not None:

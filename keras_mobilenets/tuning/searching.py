@@ -76,7 +76,8 @@ def search(
                     "got None"
                 )
             if engine_role() == "worker":
-                return _join(asked, server)
+                _join(asked, server)
+                return None
             return _search(asked, server)
         except KeyboardInterrupt:
             raise SearchStopped(

@@ -131,7 +131,7 @@ class Space:
         ALPHAS,
         none_is_default=True,
     )
-    resolutions: tuple[int, ...] | None = _unset(
+    resolutions: tuple[int, ...] = _unset(
         _several(functools.partial(check_resolution, None)),
         "input sides in pixels (default those published for V2; on digits 32 48)",
     )
@@ -188,7 +188,8 @@ class Space:
                 f"resolutions={self.resolutions!r} (rho = resolution / "
                 f"{NATIVE_RESOLUTION})"
             )
-        pixels = tuple(round(rho * NATIVE_RESOLUTION) for rho in self.rhos or ())
+        rhos: tuple[float, ...] = self.rhos or ()
+        pixels = tuple(round(rho * NATIVE_RESOLUTION) for rho in rhos)
         settle("resolutions", pixels or self.resolutions or RESOLUTIONS)
         settle("rhos", None)
         settle("classes", check_classes(self.classes))

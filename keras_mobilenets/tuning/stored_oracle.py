@@ -116,7 +116,7 @@ class StoredOracle(engine.Oracle):
             self.set_state({**state, "ongoing_trials": {}, "retry_queue": []})
             # The trials' own files are newer.
             ended = [i for i, trial in trials.items() if trial.status in ENDED]
-            listed = [i for i in self.end_order if i in ended]
+            listed = [i for i in state["end_order"] if i in ended]
             self.end_order = listed + [i for i in ended if i not in listed]
             self.interrupted = [i for i in trials if i not in ended]
 
