@@ -46,11 +46,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     Where the block raises, `path` is what it was before, and nothing is left beside
     it. Processes may write the same path at once: the last to end wins.
 
+    Raises:
+        UsageError: `path` is no file's, or that of a device, a pipe or a folder: a
+            rename would put a file in the place of /dev/null.
+
     Example:
         with replacing("report.json") as beside:
             beside.write_text("{}")
     """
-    path = pathlib.Path(path)
+    given = path
+    wrong = not isinstance(path, (str, os.PathLike)) or "\0" in str(path)
+    path = pathlib.Path("" if wrong else path)
+    if not path.name or (path.exists() and not path.is_file()):
+        raise UsageError(f"path must be that of a file to write; got {given!r}")
     # The suffix stays: Keras and Pillow go by it.
     beside = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:

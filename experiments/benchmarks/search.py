@@ -6,8 +6,9 @@ The same grid of MobileNetV2 on scikit-learn's digits, the same number of epochs
 batch size, images, and the same budget of parameters, which a third of the grid
 exceeds. Contenders, each in a process of its own, take turns trial by trial:
 
-- ours: the oracle, tuner and trials of `km.search`, each trial in its own process,
-  with the `quick` recipe (moving averages, TensorBoard's log included);
+- ours: the oracle, runner and trials of `km.search`, each trial a run in a process
+  and a work directory of its own, with the `quick` recipe (moving averages,
+  checkpoints, TensorBoard's log and the saved model included);
 - plain: `keras_tuner.GridSearch` with `max_model_size`, keras.applications,
   `compile` with Keras' RMSprop, `fit` on the images resized beforehand.
 
@@ -82,26 +83,24 @@ def _ours(epochs: int, directory: str) -> Any:
     from keras_mobilenets.tuning.isolation import Server
 
     server = Server()
-    import keras_tuner
+    from keras_mobilenets.tuning.directory import INDEX
+    from keras_mobilenets.tuning.options import read_options
+    from keras_mobilenets.tuning.runner import Plan, Runner
+    from keras_mobilenets.tuning.searching import make_oracle, prepare_data
 
-    from keras_mobilenets.tuning.hypermodel import HyperMobileNet
-    from keras_mobilenets.tuning.oracles import make_oracle
-    from keras_mobilenets.tuning.trial import describe_data
-    from keras_mobilenets.tuning.tuner import Tuner
-
-    hypermodel = HyperMobileNet(
-        "digits", alphas=ALPHAS, resolutions=RESOLUTIONS, epochs=epochs,
-        batch_size=BATCH,
+    asked = read_options(
+        {
+            "data": "digits", "alphas": ALPHAS, "resolutions": RESOLUTIONS,
+            "max_params": MAX_PARAMS, "epochs": epochs, "batch_size": BATCH,
+        }
     )  # fmt: skip
-    classes = server.call(describe_data, hypermodel)["classes"]
-    space = dataclasses.replace(
-        hypermodel.space, classes=classes, max_params=MAX_PARAMS
-    )
-    oracle = make_oracle(
-        "grid", space, objective=keras_tuner.Objective("val_accuracy", "max"), seed=0
-    )
-    tuner = Tuner(oracle, hypermodel, directory=directory, project_name="ours")
-    return tuner, lambda: tuner.search(server=server)
+    path = pathlib.Path(directory)
+    classes = prepare_data(asked, server, path / INDEX, path / INDEX)
+    space = dataclasses.replace(asked.space, classes=classes, **asked.budget)
+    oracle = make_oracle("grid", space=space, seed=0)
+    oracle.folder = path
+    runner = Runner(Plan(path, space, asked.arguments, asked.options), oracle, server)
+    return oracle, runner.run
 
 
 def _plain(epochs: int, directory: str) -> Any:
@@ -148,7 +147,7 @@ def _plain(epochs: int, directory: str) -> Any:
         HyperModel(), objective="val_accuracy", hyperparameters=hp,
         max_model_size=MAX_PARAMS, directory=directory, project_name="plain",
     )  # fmt: skip
-    return tuner, lambda: tuner.search(epochs=epochs, verbose=0)
+    return tuner.oracle, lambda: tuner.search(epochs=epochs, verbose=0)
 
 
 def _commands(which: str, epochs: int) -> dict[str, Callable[[], Any]]:
@@ -161,16 +160,16 @@ def _commands(which: str, epochs: int) -> dict[str, Callable[[], Any]]:
         began = time.perf_counter()
         directory = tempfile.mkdtemp()
         make = _ours if which == "ours" else _plain
-        tuner, search = make(epochs, directory)
-        state["tuner"] = tuner
-        create = tuner.oracle.create_trial
+        oracle, search = make(epochs, directory)
+        state["oracle"] = oracle
+        create = oracle.create_trial
 
         def create_trial(tuner_id: str) -> Any:
             done.release()
             turn.acquire()
             return create(tuner_id)
 
-        tuner.oracle.create_trial = create_trial
+        oracle.create_trial = create_trial
 
         def run() -> None:
             try:
@@ -188,7 +187,7 @@ def _commands(which: str, epochs: int) -> dict[str, Callable[[], Any]]:
         began = time.perf_counter()
         turn.release()
         done.acquire()
-        trials = state["tuner"].oracle.trials
+        trials = state["oracle"].trials
         last = trials[max(trials)]
         if state["over"] and state["error"] is None:
             return None
@@ -251,6 +250,7 @@ def main() -> None:
         which, epochs = options.serve
         return serve(_commands(which, int(epochs)))
 
+    from keras_mobilenets.storage import write_json
     from keras_mobilenets.text import table
 
     figures = measure(options.epochs)
@@ -266,7 +266,7 @@ def main() -> None:
     }
     results["note"] = "a shared machine of two cores: read the ratios"
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(RESULT, results)
 
 
 if __name__ == "__main__":

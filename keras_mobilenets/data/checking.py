@@ -167,8 +167,8 @@ class CheckedFiles:
         found = list(zip(fresh, reasons, strict=True))
         self._now.update(int(keys[number]) for number, reason in found if not reason)
         if time.perf_counter() - started > KEEP_AFTER:
-            kept = keys[self._known(keys)]  # what is gone is forgotten
-            self._remember(np.unique(kept))
+            now = np.array(list(self._now), np.uint64)
+            self._remember(np.union1d(self._before, now))
         return {paths[int(number)]: reason for number, reason in found if reason}
 
     def _known(self, keys: np.ndarray) -> np.ndarray:

@@ -81,8 +81,9 @@ def _check_folder(value: dict[str, Any]) -> None:
 
 
 def _check_tfds(value: dict[str, Any]) -> None:
-    if not os.path.isabs(value["data_dir"]) or not isinstance(value["name"], str):
-        raise ValueError("data_dir or name")
+    for key in ("name", "data_dir"):
+        if not isinstance(value[key], str):
+            raise ValueError(key)
     for split in ("train", "validation", "test"):
         if not isinstance(value["parts"][split]["split"], str):
             raise ValueError("a split")

@@ -229,7 +229,11 @@ def _images(group: Path, root: Path, passed: PassedOver) -> list[str]:
     seen = {os.path.realpath(group)}
     inside, everything = os.path.realpath(group), os.path.realpath(root)
     found = []
-    for place, folders, names in os.walk(group, followlinks=True):
+
+    def unreadable(error: OSError) -> None:
+        passed["cannot be read"].append(os.fspath(error.filename))
+
+    for place, folders, names in os.walk(group, onerror=unreadable, followlinks=True):
         kept = []
         for name in sorted(folders):
             path = os.path.join(place, name)

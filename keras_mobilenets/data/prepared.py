@@ -170,7 +170,7 @@ def _describe(
     return {
         "kind": "tfds",
         "name": builder.info.full_name,  # NAME/CONFIG/VERSION
-        "data_dir": os.path.abspath(builder.data_path.parents[_depth(builder)]),
+        "data_dir": _absolute(builder.data_path.parents[_depth(builder)]),
         "classes": list(classes),
         "parts": {
             part: {
@@ -181,6 +181,11 @@ def _describe(
             for part, split in splits.items()
         },
     }
+
+
+def _absolute(path: os.PathLike) -> str:
+    name = os.fspath(path)
+    return name if "://" in name else os.path.abspath(name)  # gs://bucket/folder
 
 
 def _depth(builder: tfds.core.DatasetBuilder) -> int:

@@ -124,20 +124,26 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     """In the place of a method that is not needed."""
 
 
-def _finite_on_all_or_none(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+def _finite_on_all_or_none(gradients: list[Any]) -> list[tf.Tensor]:
     """Gradients of which one is NaN here if one is not finite on any replica.
 
     Keras' loss scaling skips a step whose gradients are not finite, and looks at those
     of the first replica only, before they are summed.
     """
     finite = [
-        tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(g))) for g in gradients
+        tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(gradient)))
+        for gradient in gradients
+        if gradient is not None
     ]
     bad = tf.cast(~tf.reduce_all(finite), tf.float32)
     bad = tf.distribute.get_replica_context().all_reduce("sum", bad)
-    first, *rest = gradients
-    nan = tf.constant(float("nan"), first.dtype)
-    return [tf.where(bad > 0, nan, tf.convert_to_tensor(first)), *rest]
+    gradients = list(gradients)
+    for n, gradient in enumerate(gradients):
+        if gradient is not None:
+            nan = tf.constant(float("nan"), gradient.dtype)
+            gradients[n] = tf.where(bad > 0, nan, tf.convert_to_tensor(gradient))
+            break  # one is enough
+    return gradients
 
 
 def bind(model: keras.Model) -> TrainingStep:

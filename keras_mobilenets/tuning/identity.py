@@ -53,11 +53,11 @@ def _identify(argument: str, value: Any) -> Any:
         ]
         return sorted(pairs, key=json.dumps)
     if isinstance(value, functools.partial):
-        parts: Any = (value.func, value.args, value.keywords)
-        return ["partial", *(_identify(argument, part) for part in parts)]
+        called = (value.func, value.args, value.keywords)
+        return ["partial", *(_identify(argument, part) for part in called)]
     if isinstance(value, types.MethodType):
-        parts = (value.__func__, value.__self__)
-        return ["method", *(_identify(argument, part) for part in parts)]
+        bound = (value.__func__, value.__self__)
+        return ["method", *(_identify(argument, part) for part in bound)]
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         taken = (value.__defaults__, value.__kwdefaults__, cells)

@@ -197,7 +197,9 @@ def _keep(connection: Connection) -> None:
         _never_return(_compute, request, theirs, log)
     os.close(theirs)
     os.set_blocking(ours, False)
-    answer, code, stopped = _Answer(ours), None, None
+    answer = _Answer(ours)
+    code: int | None = None
+    stopped: str | None = None
     watched: list[Any] = [ours, connection]
     while not answer.complete and code is None and stopped is None:
         ready, _, _ = select.select(watched, [], [], POLL)
@@ -219,12 +221,13 @@ def _keep(connection: Connection) -> None:
     if code is None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)  # it may not have had a group yet
-        os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(OSError):
         if answer.complete:
             connection.send(pickle.loads(answer.body))
         else:
-            connection.send(("ended", stopped or _how(code or 0)))
+            connection.send(("ended", stopped or _how(code)))
 
 
 class _Answer:

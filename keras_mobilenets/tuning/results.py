@@ -31,8 +31,6 @@ FORMATS = (".json", ".csv")
 SETTINGS = ("trial", "status", "name", "alpha", "rho", "resolution")
 COLUMNS = {"val_accuracy": "accuracy", "accuracy": "train_accuracy"}  # of metrics
 REMARKS = ("seconds", "message")  # the last columns
-TEXT = ("trial", "status", "name", "message", "tuner/trial_id", "tuner/first_trial")
-
 Row = dict[str, Any]
 
 
@@ -60,16 +58,10 @@ class SearchResult:
     reference: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def from_oracle(
-        cls,
-        oracle: keras_tuner.Oracle,
-        space: Space,
-        details: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> SearchResult:
+    def from_oracle(cls, oracle: keras_tuner.Oracle, space: Space) -> SearchResult:
         """The trials that an oracle knows.
 
-        "epochs" and "seconds" are read from metrics of these names. `details` holds
-        further columns of trials, by their ids, and wins over what the oracle says.
+        "epochs" and "seconds" are read from metrics of these names.
         """
         rows = []
         for trial in sorted(
@@ -92,7 +84,6 @@ class SearchResult:
                 "accuracy": scores.pop("accuracy", None),
                 **scores,
                 "message": trial.message,
-                **(details or {}).get(trial.trial_id, {}),
             }
             rows.append({column: _finite(value) for column, value in row.items()})
         name = oracle.objective.name
@@ -205,7 +196,7 @@ class SearchResult:
         if path.suffix == ".json":
             text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
         else:
-            columns = self.table[0] if self.table else SETTINGS
+            columns = list(self.table[0]) if self.table else list(SETTINGS)
             file = io.StringIO()
             writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
@@ -217,26 +208,23 @@ class SearchResult:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> SearchResult:
-        """What `write` wrote. CSV holds the table alone: accuracy is the objective.
+        """What `write` wrote as JSON.
 
         Raises:
-            ValueError: the file is not one that `write` writes.
+            UsageError: the file is not one that `write` writes.
         """
-        path = pathlib.Path(path)
-        check_choice("suffix of path", path.suffix, FORMATS)
-        text = path.read_text()
+        stored = storage.read_json(path)
         try:
-            if path.suffix == ".json":
-                return cls(**json.loads(text))
-            rows = csv.DictReader(io.StringIO(text), strict=True)
-            table = [{k: _parsed(k, v) for k, v in row.items()} for row in rows]
-            if not set(SETTINGS) <= set(rows.fieldnames or ()):
-                raise KeyError(f"columns {rows.fieldnames}")
-            return cls(table)
-        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            result = cls(**stored)
+            for row in result.table:
+                [row[column] for column in (*SETTINGS, *COSTS, "accuracy")]
+            result.pareto()
+            [result.reference[cost] + 1 for cost in result.reference]
+            return result
+        except (TypeError, KeyError, AttributeError) as error:
             raise UsageError(
-                f"{str(path)!r} is not a table of a search: {error!r}"
-            ) from (error)
+                f"{os.fspath(path)!r} is not a table of a search, or damaged: {error!r}"
+            ) from error
 
     def _why_none(self, limits: Mapping[str, float]) -> str:
         if not self.finished:
@@ -262,28 +250,12 @@ def _score(trial: Any, metric: str) -> float:
 
 def _aligned(rows: list[Row]) -> list[Row]:
     """All rows with all columns: of failed trials some are missing."""
-    found = dict.fromkeys(
+    known = dict.fromkeys(
         column for row in sorted(rows, key=len, reverse=True) for column in row
     )
-    columns = [c for c in found if c not in REMARKS] + list(REMARKS)
+    columns = [column for column in known if column not in REMARKS] + list(REMARKS)
     return [{column: row.get(column) for column in columns} for row in rows]
 
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _parsed(column: str, cell: str) -> Any:
-    """A cell of a CSV file: text, a number, a flag, or None where it is empty."""
-    if cell == "":
-        return None
-    if column in TEXT:
-        return cell
-    if cell in ("True", "False"):
-        return cell == "True"
-    for kind in (int, float):
-        try:
-            return kind(cell)
-        except ValueError:
-            continue
-    return cell

@@ -136,7 +136,7 @@ class Runner:
             workdir=trials / values.get(FIRST, trial.trial_id),
             values=values,
             until=values.get("tuner/epochs"),
-            index=plan.path / INDEX if (plan.path / INDEX).exists() else None,
+            data_index=plan.path / INDEX if (plan.path / INDEX).exists() else None,
             strategy=plan.options.strategy,
             slot=slot,
             slots=plan.options.workers,

@@ -108,7 +108,7 @@ def _search(asked: Asked, server: Server | None) -> SearchResult:
         label = pathlib.Path(asked.arguments["data"]).name.replace(":", "_") or "data"
         path = stack.enter_context(claim(options.directory, label, asked.identity))
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        classes = _prepare(asked, server, path / INDEX, scratch / INDEX)
+        classes = prepare_data(asked, server, path / INDEX, scratch / INDEX)
         space = dataclasses.replace(space, classes=classes, **asked.budget)
         plan = Plan(path.absolute(), space, asked.arguments, options)
         epochs = max(
@@ -188,7 +188,7 @@ def make_oracle(kind: str, **settings: Any) -> StoredOracle:
     return oracles.make_oracle(kind, objective=objective, **settings)
 
 
-def _prepare(
+def prepare_data(
     asked: Asked, server: Server | None, index: pathlib.Path, save_index: pathlib.Path
 ) -> int:
     """The number of classes, found where TensorFlow may start."""

@@ -188,9 +188,10 @@ class Space:
                 f"resolutions={self.resolutions!r} (rho = resolution / "
                 f"{NATIVE_RESOLUTION})"
             )
-        rhos: tuple[float, ...] = self.rhos or ()
-        pixels = tuple(round(rho * NATIVE_RESOLUTION) for rho in rhos)
-        settle("resolutions", pixels or self.resolutions or RESOLUTIONS)
+        if self.rhos is not None:
+            pixels = tuple(round(rho * NATIVE_RESOLUTION) for rho in self.rhos)
+            settle("resolutions", pixels)
+        settle("resolutions", self.resolutions or RESOLUTIONS)
         settle("rhos", None)
         settle("classes", check_classes(self.classes))
         if not self.feasible:

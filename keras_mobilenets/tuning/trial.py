@@ -35,7 +35,7 @@ class Task(NamedTuple):
     workdir: pathlib.Path  # of its run; hyperband's next rung goes on there
     values: dict[str, Any]  # its hyperparameters, for TensorBoard
     until: int | None = None  # epochs, where the run is judged before its end
-    index: pathlib.Path | None = None  # type: ignore[assignment]  # of the data
+    data_index: pathlib.Path | None = None
     strategy: Strategy = "none"
     slot: int = 0  # of `slots` trials that run at a time
     slots: int = 1
@@ -72,7 +72,7 @@ def _run_when_free(task: Task) -> Any:
                 task.settings,
                 strategy=strategy,
                 until=task.until,
-                index=task.index,
+                index=task.data_index,
                 brief=True,
             )
         except storage.InUse:

@@ -20,7 +20,7 @@ from keras_mobilenets.tuning.options import read_options
 from keras_mobilenets.tuning.oracles import make_oracle
 from keras_mobilenets.tuning.results import SearchResult
 from keras_mobilenets.tuning.runner import Plan, Runner
-from keras_mobilenets.tuning.trial import Task, run_trial
+from keras_mobilenets.tuning.trial import Task, run_trial, share_machine
 from tests.tuning.misbehaving import (
     CRASH,
     EAT,
@@ -190,6 +190,18 @@ def test_a_rung_continues_as_if_it_had_not_been_left(server, tmp_path):
     assert run("parts", until=1)["epochs"] == 1
     assert run("parts", until=2) == whole
     assert run("parts") == whole  # it is finished
+
+
+def share_without_affinity(slots):
+    del os.sched_getaffinity
+    share_machine(1, slots)
+    return tf.config.threading.get_intra_op_parallelism_threads()
+
+
+def test_machine_is_shared_where_affinity_is_not_known(server):
+    """As on macOS."""
+    cores = os.cpu_count() or 1
+    assert server.call(share_without_affinity, 2) == max(1, cores // 2)
 
 
 def test_a_run_that_another_process_is_in_is_waited_for(tmp_path):

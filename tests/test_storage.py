@@ -1,0 +1,50 @@
+"""Files that appear whole or not at all, and what is not replaced by one."""
+
+import os
+
+import pytest
+
+from keras_mobilenets.errors import UsageError
+from keras_mobilenets.storage import PARTIAL, replacing
+
+
+def test_a_file_is_whole_or_as_before(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    with pytest.raises(ZeroDivisionError), replacing(path) as beside:  # noqa: PT012
+        beside.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+    with replacing(path) as beside:
+        assert beside.name.startswith(PARTIAL)
+        beside.write_text("after")
+        assert path.read_text() == "before"
+    assert path.read_text() == "after"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a pipe"])
+def test_what_is_no_file_stays_what_it_is(kind, tmp_path):
+    """As the superuser a rename onto /dev/null would succeed."""
+    path = tmp_path / "path"
+    if kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        path = tmp_path / "pipe"
+    if kind == "link to a pipe":
+        (tmp_path / "path").symlink_to(path)
+        path = tmp_path / "path"
+    before = os.lstat(path)
+    with pytest.raises(UsageError, match="path must be that of a file"):
+        with replacing(path):
+            pytest.fail("was let in")
+    assert os.path.samestat(os.lstat(path), before)
+
+
+@pytest.mark.parametrize("wrong", ["", "/", ".", "a\0b", b"x", 3, None, ["x"]])
+def test_what_is_no_path(wrong):
+    with pytest.raises(UsageError, match="path must be that of a file"):
+        with replacing(wrong):
+            pytest.fail("was let in")
