@@ -230,17 +230,16 @@ def test_resumed_from_another_folder_with_more_and_fewer_images(
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
-def test_other_wishes_to_stop(name, run, whole, tmp_path):
+def test_other_wishes_to_stop(name, folder, tmp_path, monkeypatch):
     class Stop(Follow):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
             if self.position.steps == 3:
                 os.kill(os.getpid(), getattr(signal, name))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "Follow", Stop)
-        with pytest.raises(km.TrainingInterrupted, match="after step 3;"):
-            run(tmp_path / "run")
+    monkeypatch.setattr(fitting, "Follow", Stop)
+    with pytest.raises(km.TrainingInterrupted, match="after step 3;"):
+        km.train(**{**RUN, "data": folder, "workdir": tmp_path / "run"})
     assert (tmp_path / "run" / "checkpoints" / "step-00000003.npz").is_file()
 
 
