@@ -66,12 +66,8 @@ def _as_typed(name: str, value: Any) -> str:
 
 
 def _weights(name: str, value: Any) -> str | None:
-    if value is None or value == "imagenet":
+    if value is None or (isinstance(value, str) and value == "imagenet"):
         return value
-    if not isinstance(value, (str, os.PathLike)):
-        raise UsageError(
-            f'weights must be None, "imagenet" or the path of a file; got {value!r}'
-        )
     return check_path(name, value)
 
 

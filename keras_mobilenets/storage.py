@@ -118,9 +118,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         UsageError: it cannot be read, or is not JSON.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError("not a file")  # a pipe would wait, /dev/zero not end
         return json.loads(pathlib.Path(path).read_text())
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise UsageError(
-            f"{os.fspath(path)!r} cannot be read as JSON ({reason})"
-        ) from error
+        shown = os.fspath(path) if isinstance(path, os.PathLike) else path
+        raise UsageError(f"{shown!r} cannot be read as JSON ({reason})") from error

@@ -265,6 +265,7 @@ NUMBERS = [
     "eval_crop",
 ]
 FLAGS = [
+    "exif_orientation",
     "scale_learning_rate",
     "synchronize_batch_norm",
     "staircase",

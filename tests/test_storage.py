@@ -5,7 +5,7 @@ import os
 import pytest
 
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.storage import PARTIAL, replacing
+from keras_mobilenets.storage import PARTIAL, read_json, replacing
 
 
 def test_a_file_is_whole_or_as_before(tmp_path):
@@ -48,3 +48,26 @@ def test_what_is_no_path(wrong):
     with pytest.raises(UsageError, match="path must be that of a file"):
         with replacing(wrong):
             pytest.fail("was let in")
+
+
+def test_json_is_read_from_files_only(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(UsageError, match="cannot be read as JSON .*not a file"):
+            read_json(path)  # and no wait for a writer
+
+
+@pytest.mark.parametrize("wrong", [None, ["x"], 1.5, "a\0b", b"/nonexistent"])
+def test_what_is_no_path_of_json(wrong):
+    with pytest.raises(UsageError, match="cannot be read as JSON"):
+        read_json(wrong)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 10**5, "\udcff"], ids=["empty", "open", "deep", "bytes"]
+)
+def test_what_is_no_json(text, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UsageError, match="x.json' cannot be read as JSON"):
+        read_json(path)

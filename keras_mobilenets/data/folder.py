@@ -92,8 +92,8 @@ def folder_source(
     where = os.fspath(path)
     layout = find_layout(root)
     if layout.passed_over:
-        images = set(layout.passed_over) - {HARMLESS}
-        note(f"in {where!r} {sentence(layout.passed_over)}", bool(images))
+        harmful = set(layout.passed_over) - {HARMLESS}
+        note(f"in {where!r} {sentence(layout.passed_over)}", bool(harmful))
     checked = CheckedFiles(root)
     listed = [file for images in layout.files.values() for _, file in images]
     broken = checked.find_broken(listed)

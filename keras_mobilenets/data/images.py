@@ -51,11 +51,11 @@ def load_image(
         raise UsageError(
             f"path must be an image file; {os.fspath(path)!r}: {error}"
         ) from error
-    reason = problem(encoded)
-    if reason:
+    broken = problem(encoded)
+    if broken:
         raise UsageError(
             f"path must be an image file; {os.fspath(path)!r} cannot be read as one "
-            f"({reason})"
+            f"({broken})"
         )
     return eval_image(
         decode(tf.constant(encoded), exif=recipe.exif_orientation), resolution, recipe

@@ -160,7 +160,7 @@ def _shuffled_numbers(part: Part, seed: int, running: Running) -> Shuffled:
 def _fetched(numbers: tf.data.Dataset, part: Part) -> tf.data.Dataset:
     """The examples of these numbers, a few at a time."""
 
-    def fetch(some: tf.Tensor):
+    def fetch(some: tf.Tensor) -> tuple[Any, ...]:
         found = tf.numpy_function(part.fetch, [some], [tf.string, tf.int64, tf.bool])
         raw, label, itself = (tf.ensure_shape(values, [None]) for values in found)
         return some, (raw, label), itself
@@ -219,7 +219,7 @@ def _shuffled_shards(
     return epoch
 
 
-def _read(shards: Shards, rows: tf.Tensor | np.ndarray, at_once: int):
+def _read(shards: Shards, rows: tf.Tensor | np.ndarray, at_once: int) -> Any:
     """The examples in stretches of shards, with their numbers in the split."""
     before = tf.constant(np.cumsum([0, *shards.lengths])[:-1], tf.int64)
 

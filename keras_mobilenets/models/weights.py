@@ -12,6 +12,7 @@ import h5py
 import keras
 import numpy as np
 
+from keras_mobilenets.architecture.arguments import shown
 from keras_mobilenets.errors import UsageError
 
 # What keras.applications publishes (keras/src/applications/mobilenet*.py).
@@ -79,20 +80,18 @@ def _stored_tensors(path: pathlib.Path) -> int:
     return count
 
 
-def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
-    """Load a `.keras` or `.weights.h5` file of the same architecture.
+def check_weights_file(path: Any) -> pathlib.Path:
+    """The path of a weights file, which exists and has the name of one.
 
     Raises:
-        UsageError: the file is missing, of an unknown kind, unreadable, of
-            another architecture, alpha or number of classes, or holds values that are
-            not finite.
+        UsageError: it does not, or `path` is no path.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise UsageError(
-            f'weights must be None, "imagenet" or the path of a file; got {path!r}'
+            f'weights must be None, "imagenet" or the path of a file; got {shown(path)}'
         )
     file = pathlib.Path(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UsageError(
             f'weights must be None, "imagenet" or the path of an existing .keras or '
             f".weights.h5 file; got {str(path)!r}, which is not a file"
@@ -102,6 +101,18 @@ def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
             f"weights must be a .keras or .weights.h5 file; got {str(path)!r}: save "
             "with model.save() or model.save_weights()"
         )
+    return file
+
+
+def load_weights(model: keras.Model, path: str | os.PathLike[str]) -> None:
+    """Load a `.keras` or `.weights.h5` file of the same architecture.
+
+    Raises:
+        UsageError: the file is missing, of an unknown kind, unreadable, of
+            another architecture, alpha or number of classes, or holds values that are
+            not finite.
+    """
+    file = check_weights_file(path)
     try:
         if file.suffix == ".keras":
             saved = keras.saving.load_model(file, compile=False).get_weights()

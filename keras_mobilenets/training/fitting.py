@@ -22,6 +22,7 @@ from keras_mobilenets import storage
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build
+from keras_mobilenets.models.weights import check_weights_file
 from keras_mobilenets.options import NOT_GIVEN, accepts, check_options, options_of
 from keras_mobilenets.plots import plot_curves
 from keras_mobilenets.settings import (
@@ -216,6 +217,8 @@ def _prepare(
         checkpoints = Checkpoints(workdir / work.CHECKPOINTS).all()
     elif workdir is not None and is_chief(strategy):
         work.check_unused(workdir)
+    if settings.weights not in (None, "imagenet") and not checkpoints:
+        check_weights_file(settings.weights)  # now: preparing data may take hours
     splits = load_data(
         settings.data,
         resolution=settings.resolution,

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mobilenets.architecture.arguments import check_choice, check_integer
+from keras_mobilenets.architecture.arguments import (
+    check_choice,
+    check_flag,
+    check_integer,
+    shown,
+)
 from keras_mobilenets.data import load_data, load_image
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.options import check_path
 from keras_mobilenets.training.distribution import (
     distribute,
     is_asynchronous,
@@ -132,6 +138,7 @@ def evaluate(
         km.evaluate("runs/digits-1")["accuracy"]
     """
     check_choice("split", split, PARTS)
+    check_flag("verbose", verbose)
     directory = find_finished(workdir)
     settings, report = read_report(directory)
     source = settings.data if data is None else data
@@ -202,7 +209,11 @@ def predict(
         km.predict("runs/digits-1/samples/0-3.png")
     """
     top = check_integer("top", top, low=1)
-    paths = [images] if isinstance(images, (str, os.PathLike)) else list(images)
+    if isinstance(images, (str, os.PathLike)):
+        images = [images]
+    if not isinstance(images, Iterable):
+        raise UsageError(f"images must be paths of image files; got {shown(images)}")
+    paths = [check_path("images", path) and os.fspath(path) for path in images]
     if not paths:
         raise UsageError("images must name at least one file; got none")
     directory = find_finished(workdir)

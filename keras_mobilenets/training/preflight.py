@@ -110,7 +110,7 @@ CHECKS: tuple[tuple[Callable[[_Plan], Any], str], ...] = (
     (
         lambda p: _leaves_replicas_empty(p.validation, p.replicas),
         "a validation batch smaller than the number of replicas leaves some with "
-        "nothing, which fails in a convolution: load_data(..., pad_evaluation=True), "
+        "nothing, which fails in some layers: load_data(..., pad_evaluation=True), "
         "or batch with drop_remainder=True",
     ),
     (

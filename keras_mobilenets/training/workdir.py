@@ -28,6 +28,7 @@ from typing import Any
 
 from keras_mobilenets import storage
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.options import check_path
 from keras_mobilenets.settings import Settings, make_settings
 
 MODEL = "model.keras"
@@ -115,7 +116,8 @@ def find_finished(workdir: str | os.PathLike[str] | None) -> pathlib.Path:
                 "run 'keras-mobilenets train' first"
             )
         return finished[-1]
-    path = pathlib.Path(workdir)
+    check_path("workdir", workdir)
+    path = pathlib.Path(workdir).expanduser()
     missing = [name for name in (REPORT, MODEL) if not (path / name).is_file()]
     if missing:
         raise UsageError(

@@ -103,7 +103,7 @@ def test_the_same_pixels_in_another_shape_are_another_image(photos):
 
 
 def test_no_test_split(photos):
-    (photos / "test").rename(photos / "elsewhere")
+    (photos / "test").rename(photos.parent / "elsewhere")
     report = km.check_data(photos)
     assert set(report["splits"]) == {"train", "validation"}
     assert "no test split" in report["notes"][0]
@@ -114,6 +114,7 @@ def test_a_class_that_a_split_lacks_is_noted(photos):
     save(photos / "train" / "owl" / "0.png", 50)
     report = km.check_data(photos)
     assert report["notes"] == [
+        "1 class of 3 has a single image to train on: 'owl'",
         "validation has no image of 1 class: owl",
         "test has no image of 1 class: owl",
     ]

@@ -73,7 +73,7 @@ def test_a_folder_sorted_by_class_comes_as_a_true_shuffle(
         for epoch, order in enumerate(epochs):
             expected = permutation(CLASSES * EACH, seed, epoch)
             np.testing.assert_array_equal(order, expected)
-                assert shuffling.tenths(order, group) < 1.5
+            assert shuffling.tenths(order, group) < 1.5
         data.set_position(1, 17)
         np.testing.assert_array_equal(numbers_of(data.train), epochs[1][17 * 50 :])
 

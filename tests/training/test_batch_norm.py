@@ -259,3 +259,67 @@ def test_gradients_on_replicas_are_as_good_as_the_kernels(
     for ours, theirs in zip(replicas, kernel, strict=True):
         assert ours < 2 * theirs + 1e-6
     assert replicas_sum < 4 * kernel_sum + 1e-3  # it was eighty times
+
+
+def network(policy: str) -> keras.Model:
+    """Three convolutions, each with batch norm, as in a block of the papers."""
+    layers = keras.layers
+    inputs = keras.Input((16, 16, 8), dtype="float64" if policy == "float64" else None)
+    x = inputs
+    for convolution in (
+        layers.Conv2D(16, 1, use_bias=False, dtype=policy),
+        layers.DepthwiseConv2D(3, use_bias=False, dtype=policy),
+        layers.Conv2D(8, 1, use_bias=False, dtype=policy),
+    ):
+        x = layers.BatchNormalization(dtype=policy)(convolution(x))
+        x = layers.ReLU(6.0, dtype=policy)(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("synchronized", [True, False], ids=["together", "own"])
+def test_gradients_of_a_network_on_replicas_are_as_good_as_on_one_device(
+    policy, synchronized, two_replicas
+):
+    """Within twice the error of the kernel on one device, against float64."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(1, 1, (16, 16, 16, 8)).astype("float32")
+    exact = network("float64")
+    values = [rng.normal(0, 0.5, w.shape) + (w == 1) for w in exact.get_weights()]
+    values = [np.abs(v) if v.ndim == 1 else v for v in values]
+    output = rng.normal(0.2, 1, exact(x[:1]).shape[1:])
+
+    def gradients(model, part):
+        with tf.GradientTape() as tape:
+            y = tf.cast(model(part, training=True), tf.float64)
+            loss = tf.reduce_sum(y * output)
+        found = tape.gradient(loss, model.trainable_variables)
+        return [tf.cast(gradient, tf.float64) for gradient in found]
+
+    def on_one_device(policy, parts):
+        model = network(policy)
+        use_fused(model)
+        model.set_weights(values)
+        each = [gradients(model, part) for part in parts]
+        return [sum(map(np.array, gs)) for gs in zip(*each, strict=True)]
+
+    with two_replicas.scope():
+        model = network(policy)
+        model.set_weights(values)
+    use_fused(model, synchronized)
+    run = tf.function(
+        lambda x: two_replicas.run(lambda part: gradients(model, part), args=(x,))
+    )
+    found = [
+        sum(map(np.array, two_replicas.experimental_local_results(g)))
+        for g in run(halves(two_replicas, x))
+    ]
+    parts = [x] if synchronized else [x[:8], x[8:]]
+    reference, one = (on_one_device(p, parts) for p in ("float64", policy))
+
+    def error(actual):
+        off = sum(np.sum((a - r) ** 2) for a, r in zip(actual, reference, strict=True))
+        return np.sqrt(off / sum(np.sum(r**2) for r in reference))
+
+    assert error(one) < 0.1  # the yardstick is one
+    assert error(found) < 2 * error(one)
