@@ -60,7 +60,7 @@ def _memory(name: str, value: Any) -> float:
     return value
 
 
-def _prior(name: str, value: Any) -> Any:
+def check_prior(name: str, value: Any) -> Any:
     if value is None or value == "published" or callable(value):
         return value
     raise UsageError(
@@ -88,7 +88,7 @@ class SearchOptions:
         none_or(_whole(1, MOST_TRIALS)), "at most so many (default all points)", None
     )
     prior: Any = option(
-        _prior,
+        check_prior,
         "the accuracy to expect, which decides what is tried first: published for "
         "what ImageNet's suggests, or a function of name, alpha and resolution",
         None,

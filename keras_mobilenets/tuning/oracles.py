@@ -14,6 +14,7 @@ from keras_mobilenets.architecture.arguments import (
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.tuning.bayesian import BayesianOracle
 from keras_mobilenets.tuning.hyperband import HyperbandOracle
+from keras_mobilenets.tuning.options import ORACLES, check_prior
 from keras_mobilenets.tuning.prior import published_prior
 from keras_mobilenets.tuning.space import Space
 from keras_mobilenets.tuning.space_oracle import Prior, SpaceOracle, response
@@ -35,12 +36,7 @@ class RandomOracle(SpaceOracle, keras_tuner.oracles.RandomSearchOracle):
         return response(self.random_values())
 
 
-ORACLES = {
-    "grid": GridOracle,
-    "random": RandomOracle,
-    "bayesian": BayesianOracle,
-    "hyperband": HyperbandOracle,
-}
+KINDS = (GridOracle, RandomOracle, BayesianOracle, HyperbandOracle)
 
 
 def make_oracle(
@@ -86,7 +82,9 @@ def make_oracle(
 
     >>> oracle = make_oracle("grid", Space(alphas=(0.35, 0.5), max_macs=50e6))
     """
-    oracle = ORACLES[check_choice("oracle", kind, ORACLES)]
+    oracle = dict(zip(ORACLES, KINDS, strict=True))[
+        check_choice("oracle", kind, ORACLES)
+    ]
     single = isinstance(objective, (str, keras_tuner.Objective))
     if not single or hasattr(objective, "objectives"):
         raise UsageError(
@@ -103,11 +101,7 @@ def make_oracle(
             f"max_trials must be given where {' and '.join(space.ranges)} may be any "
             "number in a range; got None"
         )
-    if not (prior is None or prior == "published" or callable(prior)):
-        raise UsageError(
-            'prior must be "published", None, or a function of name, alpha and '
-            f"resolution; got {prior!r}"
-        )
+    check_prior("prior", prior)
     settings: dict[str, Any] = {}
     if kind == "bayesian":
         settings = {

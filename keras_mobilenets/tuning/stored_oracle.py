@@ -110,6 +110,8 @@ class StoredOracle(engine.Oracle):
             self._check_identity(state["identity"])
             trials = {}
             for trial_id in state["start_order"]:
+                if not trial_id.isdigit():  # it becomes a path
+                    raise ValueError(f"trial {trial_id!r}")
                 # Those that it does not list were never handed out.
                 trials[trial_id] = self._read_trial(trial_id)
             self.trials = trials
