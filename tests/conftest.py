@@ -8,6 +8,8 @@ import keras
 import pytest
 import tensorflow as tf
 
+from keras_mobilenets.architecture.tables import NETWORKS
+
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2,
@@ -32,3 +34,12 @@ def float64(request):
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="module")
+def few_blocks():
+    """V1 with two blocks, for tests of what is around it: tracing is what costs."""
+    whole = NETWORKS["mobilenet_v1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "mobilenet_v1", whole._replace(rows=whole.rows[:3]))
+        yield

@@ -487,7 +487,7 @@ def test_weights_of_another_architecture(inside, capsys):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("missing.png", "No such file"),
+        ("missing.png", "does not exist"),
         ("notes.png", "cannot be read"),
         ("runs", "is a directory"),
     ],

@@ -265,7 +265,6 @@ NUMBERS = [
     "eval_crop",
 ]
 FLAGS = [
-    "exif_orientation",
     "scale_learning_rate",
     "synchronize_batch_norm",
     "staircase",

@@ -14,6 +14,8 @@ import tensorflow as tf
 import keras_mobilenets as km
 from keras_mobilenets.training import fitting
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 TINY = {
     "alpha": 0.25,
     "resolution": 32,

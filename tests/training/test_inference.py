@@ -9,6 +9,8 @@ from PIL import Image
 
 import keras_mobilenets as km
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -85,7 +87,7 @@ def test_predict_one_path(run):
     ("images", "options", "message"),
     [
         ([], {}, "images must name at least one file"),
-        ("missing.png", {}, "'missing.png': No such file"),
+        ("missing.png", {}, "'missing.png' does not exist"),
         ("samples", {}, "is a directory"),
         ("report.json", {}, "cannot be read"),
         ("samples", {"top": 0}, "top must .* got 0"),

@@ -24,6 +24,8 @@ from keras_mobilenets.training.callbacks import Follow
 from keras_mobilenets.training.checkpoints import Checkpoints
 from tests.training.noise import RUN, make_folder
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 SAME = ("history.csv", "report.json", "settings.json", "curves.png")
 
 
