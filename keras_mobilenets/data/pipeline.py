@@ -7,6 +7,9 @@ number of threads, not on TensorFlow's global seed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -107,8 +110,8 @@ def training_batches(
     if endless:
         places = places.flat_map(and_the_next)
     batches = (
-        places.flat_map(one_epoch)
-        .map(example, num_parallel_calls=running.parallel, deterministic=True)
+        places.flat_map(_traced(one_epoch))
+        .map(_traced(example), num_parallel_calls=running.parallel, deterministic=True)
         .batch(running.replica_batch_size, drop_remainder=True)
     )
     if not endless:
@@ -151,7 +154,7 @@ def evaluation_batches(
     if part.fetch and not pad:
         examples = examples.filter(lambda _, stored, itself: itself)
     examples = examples.map(
-        example, num_parallel_calls=running.parallel, deterministic=True
+        _traced(example), num_parallel_calls=running.parallel, deterministic=True
     )
     if pad:
         missing = steps * running.replica_batch_size * running.replicas - mine
@@ -164,6 +167,14 @@ def evaluation_batches(
         batches = examples.batch(running.replica_batch_size)
         length = -(-mine // running.replica_batch_size)
     return _finished(_of_length(batches, length), running)
+
+
+def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of TensorFlow's operations alone, traced without a look at its source.
+
+    That look would take longer than all the rest of preparing a pipeline.
+    """
+    return tf.autograph.experimental.do_not_convert(function)
 
 
 def _of_length(batches: tf.data.Dataset, length: int) -> tf.data.Dataset:
