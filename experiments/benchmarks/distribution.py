@@ -68,7 +68,6 @@ BARS = {"replica_overhead": 0.05, "checkpoint_share": 0.02}
 
 def _model(name: str, alpha: float, size: int) -> Any:
     import keras_mobilenets as km
-from keras_mobilenets.settings import Execution
 
     model = km.build(name, alpha=alpha, resolution=size)
     recipe = {"mobilenet_v1": "slim_v1", "mobilenet_v2": "slim_v2"}[name]
@@ -276,8 +275,8 @@ def _large(case: tuple, turns: int) -> dict[str, Any]:
         "save_s_max": round(max(saves), 4),
         "file_mb": round(size / 1e6, 2),
         "step_s": round(step, 4),
-        "interval": Execution.checkpoint_steps,
-        "share": round(save / (save + Execution.checkpoint_steps * step), 6),
+        "interval": fitting.Execution.checkpoint_steps,
+        "share": round(save / (save + fitting.Execution.checkpoint_steps * step), 6),
     }
 
 
