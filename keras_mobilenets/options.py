@@ -100,7 +100,7 @@ def accepts(*records: type) -> Callable[[F], F]:
         added, lines = [], []
         for record in records:
             for name, field in options_of(record).items():
-                lines.append(f"        {name}: {field.metadata['help']}.")
+                lines.append(f"{name}: {field.metadata['help']}.")
                 if name not in taken:
                     kind = inspect.Parameter.KEYWORD_ONLY
                     added.append(
@@ -112,9 +112,11 @@ def accepts(*records: type) -> Callable[[F], F]:
         function.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*named, *added, *rest]
         )
-        function.__doc__ = (function.__doc__ or "").replace(
-            "    Args:\n", "    Args:\n" + "\n".join(lines) + "\n", 1
-        )
+        # Python 3.13 takes the indentation out of docstrings.
+        doc = function.__doc__ or ""
+        inner = "    " if "\nArgs:\n" in doc else "        "
+        listed = "".join(f"{inner}{line}\n" for line in lines)
+        function.__doc__ = doc.replace("Args:\n", f"Args:\n{listed}", 1)
         return function
 
     return documented
