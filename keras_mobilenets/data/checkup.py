@@ -137,6 +137,8 @@ def check_data(
 
 def _check_sheet(sheet: str | os.PathLike) -> Path:
     """Where a contact sheet can be written, before every image is read."""
+    if not isinstance(sheet, (str, os.PathLike)):
+        raise UsageError(f"sheet must be the path of a new PNG file; got {sheet!r}")
     path = Path(sheet).expanduser()
     if path.suffix.lower() != ".png":
         raise UsageError(

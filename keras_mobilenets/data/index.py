@@ -48,6 +48,8 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
     Checked for its shape, not against the data. UsageError, naming the file, if it is
     no index.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"index must be the path of a file; got {path!r}")
     value = read_json(path)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise UsageError(f"index {os.fspath(path)!r} is no index of data ({FORMAT})")

@@ -115,6 +115,11 @@ def recalibrate(
     if not isinstance(model, keras.Model):
         raise UsageError(f"model must be a keras.Model; got {model!r}")
     batches = check_integer("batches", batches, low=1)
+    if not isinstance(dataset, Iterable) or isinstance(dataset, (str, bytes)):
+        raise UsageError(
+            "dataset must yield batches of images, or of (images, labels); got "
+            f"{dataset!r}"
+        )
     layers = [layer for layer in batch_norms(model) if layer.trainable]
     averages = get_averages(model)
     own, averaged = _Statistics(model, layers), _Statistics(model, layers)
