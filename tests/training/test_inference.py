@@ -9,8 +9,6 @@ from PIL import Image
 
 import keras_mobilenets as km
 
-pytestmark = pytest.mark.usefixtures("few_blocks")
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
