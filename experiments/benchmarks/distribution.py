@@ -7,7 +7,11 @@ images, `km.compile` and `fit` as in `km.train`, the loss read after every step:
 
 - device: no strategy;
 - replica: `make_strategy("mirrored", 1)`; the bar is 5 % of a step over `device`;
-- replicas: `make_strategy("mirrored", 2)`, half of the batch on each;
+- replicas: `make_strategy("mirrored", 2)`, half of the batch on each, with batch norm
+  synchronised, as in `workers`;
+- replicas_own: the same with statistics of each replica's own, as slim's recipes have;
+- replicas_own_each: so, with a whole batch on each, as `km.train` gives them; the bar
+  is 1.1 of `device` for an image;
 - workers: two processes of `make_strategy("multi_worker")` on the loopback
   interface, half of the batch on each;
 - apart: two processes at the same time, half of the batch each, who know nothing of
@@ -16,7 +20,8 @@ images, `km.compile` and `fit` as in `km.train`, the loss read after every step:
   more.
 
 Contenders take turns, in an order that turns round; a turn is a few steps. Ratios
-are medians over turns, of seconds and of the processor's seconds of all processes.
+are for an image, medians over turns, of seconds and of the processor's seconds of all
+processes.
 `replicas` and `workers` also time all-reduces by themselves, many one after another.
 
 Checkpoints: the quick start by `km.train`, with the time in `Checkpoints.save` taken
@@ -55,24 +60,31 @@ STRATEGIES: dict[str, tuple[str, int | None]] = {  # of a contender's processes
     "device": ("none", None),
     "replica": ("mirrored", 1),
     "replicas": ("mirrored", 2),
+    "replicas_own": ("mirrored", 2),
+    "replicas_own_each": ("mirrored", 2),
     "workers": ("multi_worker", None),
     "apart": ("none", None),
     "apart_synchronized": ("none", None),
 }
 PAIRS = ("workers", "apart", "apart_synchronized")  # two processes each
-HALVES = ("replicas", *PAIRS)  # half of the batch on each
+HALVES = ("replicas", "replicas_own", *PAIRS)  # half of the batch on each
+OWN = ("replicas_own", "replicas_own_each")  # not synchronised
 STEPS = 6  # of a turn
 MESSAGES = {1: 100, 2**16: 50, 2**20: 10, 2**22: 5}  # float32 numbers: times in a row
-BARS = {"replica_overhead": 0.05, "checkpoint_share": 0.02}
+BARS = {
+    "replica_overhead": 0.05,
+    "own_statistics_per_image": 1.1,
+    "checkpoint_share": 0.02,
+}
 
 
-def _model(name: str, alpha: float, size: int) -> Any:
+def _model(name: str, alpha: float, size: int, synchronized: bool = True) -> Any:
     import keras_mobilenets as km
 
     model = km.build(name, alpha=alpha, resolution=size)
     recipe = {"mobilenet_v1": "slim_v1", "mobilenet_v2": "slim_v2"}[name]
     return km.compile(
-        model, recipe, steps_per_epoch=10_000, synchronize_batch_norm=True
+        model, recipe, steps_per_epoch=10_000, synchronize_batch_norm=synchronized
     )
 
 
@@ -136,11 +148,11 @@ def _step_commands(
 
     strategy = distribution.make_strategy(*STRATEGIES[which])
     data = _data(size, batch // 2 if which in HALVES else batch)
-    if which in ("replicas", "workers"):
+    if which in ("replicas", "workers", *OWN):
         images = data
         data = strategy.distribute_datasets_from_function(lambda context: images)
     with strategy.scope():
-        model = _model(name, alpha, size)
+        model = _model(name, alpha, size, which not in OWN)
     if which == "apart_synchronized":
         batch_norm._replicas = lambda: 2  # all-reduces of one replica cost nothing
         for layer in batch_norm.batch_norms(model):
@@ -193,12 +205,15 @@ def measure_steps(case: tuple, contenders: Iterable[str], turns: int) -> dict[st
             order.reverse()
         figures = {}
         for which, group in live.items():
+            images = 2 if which == "replicas_own_each" else 1
             figures[which] = {
                 "step_s": round(statistics.median(seconds[which]), 5),
                 "cpu_s": round(statistics.median(processor[which]), 5),
-                "of_device": round(_ratio(seconds[which], seconds["device"]), 4),
+                "of_device": round(
+                    _ratio(seconds[which], seconds["device"]) / images, 4
+                ),
                 "cpu_of_device": round(
-                    _ratio(processor[which], processor["device"]), 4
+                    _ratio(processor[which], processor["device"]) / images, 4
                 ),
                 "turns": turns,
             }
@@ -292,6 +307,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=15, help="of each contender")
     parser.add_argument("--only", nargs="*", default=["steps", "checkpoints"])
+    parser.add_argument(
+        "--contenders",
+        nargs="*",
+        default=list(STRATEGIES),
+        help="fewer are printed, not written",
+    )
     parser.add_argument("--serve", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -314,7 +335,7 @@ def main() -> None:
     if "steps" in options.only:
         steps = {}
         for case in CASES:
-            figures = measure_steps(case, STRATEGIES, options.turns)
+            figures = measure_steps(case, options.contenders, options.turns)
             steps[" ".join(map(str, case))] = figures
             header = [
                 f"{case[0]} {case[1]}, {case[2]} px, batch {case[3]}", "step s",
@@ -322,7 +343,8 @@ def main() -> None:
             ]  # fmt: skip
             rows = [(which, *list(row.values())[:5]) for which, row in figures.items()]
             print(table(header, rows), end="\n\n", flush=True)
-            keep(steps=steps)
+            if set(options.contenders) == set(STRATEGIES):
+                keep(steps=steps)
     if "checkpoints" in options.only:
         checkpoints = measure_checkpoints()
         for which, row in checkpoints.items():

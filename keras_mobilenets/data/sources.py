@@ -25,7 +25,6 @@ from keras_mobilenets.data.index import Index, read_index
 from keras_mobilenets.data.parts import (
     MEMORY_BUDGET,
     PARTS,
-    Part,
     Running,
     Source,
 )
@@ -54,7 +53,7 @@ class Splits:
     `batch_size`, those of all workers together.
 
     `train_once` has the training images prepared as for evaluation, every one once, as
-    `validation` has its own.
+    `validation` has its own. Each of the four is made when it is first asked for.
 
     `source` is the absolute path of a folder, or the name. `index` says which examples
     these are; saved, it gives the same splits again: see `Index`.
@@ -70,9 +69,6 @@ class Splits:
     """
 
     source: str
-    train: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
     classes: tuple[str, ...]
     num_train: int
     num_validation: int
@@ -86,12 +82,35 @@ class Splits:
     for_worker: Callable[[tf.distribute.InputContext], Splits] = dataclasses.field(
         repr=False
     )
-    _make_train_once: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
+    _once: Callable[[str], tf.data.Dataset] = dataclasses.field(repr=False)
+    _shuffled: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
+
+    # Tracing a pipeline takes a second, and few need all of them. In an init_scope: a
+    # dataset that is first asked for inside a tf.function would belong to its graph.
+
+    @functools.cached_property
+    def train(self) -> tf.data.Dataset:
+        """Shuffled, distorted batches: a pass is an epoch."""
+        with tf.init_scope():
+            return self._shuffled()
+
+    @functools.cached_property
+    def validation(self) -> tf.data.Dataset:
+        """Every validation image once."""
+        with tf.init_scope():
+            return self._once("validation")
+
+    @functools.cached_property
+    def test(self) -> tf.data.Dataset:
+        """Every test image once."""
+        with tf.init_scope():
+            return self._once("test")
 
     @functools.cached_property
     def train_once(self) -> tf.data.Dataset:
         """Every training image once, prepared as for evaluation."""
-        return self._make_train_once()
+        with tf.init_scope():
+            return self._once("train")
 
     @property
     def test_is_validation(self) -> bool:
@@ -247,7 +266,8 @@ def load_data(
         if pad_evaluation is not None:
             pad = pad_evaluation
 
-        def once(part: Part) -> tf.data.Dataset:
+        def once(name: str) -> tf.data.Dataset:
+            part = getattr(parts, name)
             return evaluation_batches(part, resolution, recipe, shift, running, pad)
 
         def train(endless: bool, anywhere: bool = False) -> tf.data.Dataset:
@@ -264,9 +284,6 @@ def load_data(
 
         return Splits(
             source=_name(source),
-            train=train(endless=False),
-            validation=once(parts.validation),
-            test=once(parts.test),
             classes=classes,
             num_train=parts.train.count,
             num_validation=parts.validation.count,
@@ -280,7 +297,8 @@ def load_data(
             for_worker=lambda context: splits_of(
                 _running(batch_size, context, threads)
             ),
-            _make_train_once=lambda: once(parts.train),
+            _once=once,
+            _shuffled=lambda: train(endless=False),
         )
 
     return splits_of(running)
