@@ -228,7 +228,7 @@ def test_weights_that_do_not_fit_are_found_before_anything_is_written(search, tm
 @pytest.fixture
 def quick(monkeypatch):
     """A search whose trials train nothing, here or in `runs` of this directory."""
-    monkeypatch.setattr(trials, "prepare", lambda *arguments: 10)
+    monkeypatch.setattr(trials, "prepare", lambda *arguments: trials.Prepared(10, []))
     monkeypatch.setattr(
         runner.Runner,
         "run_trial",
