@@ -5,6 +5,7 @@ Sources: `keras/src/applications/mobilenet.py` and `mobilenet_v2.py`.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import keras
 
+from keras_mobilenets import storage
 from keras_mobilenets.architecture.plan import Layer, make_plan
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models.weights.setting import check_traits, variables_of
@@ -81,16 +83,21 @@ def fetch_imagenet(model: keras.Model) -> tuple[pathlib.Path, tuple[str, ...]]:
         resolution=resolution,
         top="" if classes == 1000 else "_no_top",
     )
-    url, file = f"{URL}/{path}", path.split("/")[-1]
+    url = f"{URL}/{path}"
+    home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    file = home / CACHE / path.split("/")[-1]
     try:
-        got = keras.utils.get_file(file, url, cache_subdir=CACHE)
+        if not file.is_file():
+            with storage.replacing(file) as beside:  # get_file may leave half of it
+                keras.utils.get_file(
+                    beside.name, url, cache_dir=home, cache_subdir=CACHE
+                )
     except Exception as error:  # get_file raises a bare Exception
-        home = pathlib.Path(keras.config.keras_home()) / CACHE
         raise UsageError(
             f'weights="imagenet" could not be downloaded ({error}): get {url} '
-            f"elsewhere and put it into {home}, or give its path as weights"
+            f"elsewhere and put it into {file.parent}, or give its path as weights"
         ) from error
-    return pathlib.Path(got), notes
+    return file, notes
 
 
 def _published_network(model: keras.Model) -> tuple[str, float, int | None]:

@@ -63,7 +63,7 @@ def _named(arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
     if len(arrays) == 4 and all(array.ndim == 1 for array in arrays):
         names = ["gamma", "beta", "moving_mean", "moving_variance"]
     else:
-        names = ["kernel", "bias"]
+        names = ["kernel", "bias", *map(str, range(2, len(arrays)))]
     return dict(zip(names, arrays, strict=False))
 
 
@@ -135,7 +135,8 @@ def _find_network(kind: str, scopes: Scopes, config: Any) -> Stored:
     found = []
     for scope, layers in scopes.items():
         for origin, names in _dialects(layers):
-            if "stem" in names.values() and "block_1_depthwise" in names.values():
+            blocks = [n for n in names.values() if n.startswith("block_1_")]
+            if "stem" in names.values() and blocks:
                 found.append((scope, origin, names))
                 break
     if len(found) != 1:
@@ -193,7 +194,8 @@ def _layer_lists(config: Any) -> Iterator[list[Mapping[str, Any]]]:
     if isinstance(config, Mapping):
         layers = config.get("layers")
         if isinstance(layers, list):
-            yield [la for la in layers if isinstance(la, Mapping) and "config" in la]
+            named = [layer for layer in layers if isinstance(layer, Mapping)]
+            yield [la for la in named if isinstance(la.get("config"), Mapping)]
         for value in config.values():
             yield from _layer_lists(value)
     elif isinstance(config, list):

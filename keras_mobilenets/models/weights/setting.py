@@ -93,9 +93,14 @@ def _fit(
     _check_names(theirs, [name for name in ours if name not in new], there, here)
     values = []
     for layer, arrays in theirs.items():
+        if more := [name for name in arrays if name not in ours[layer]]:
+            raise UsageError(f"it has a {layer}/{more[0]}, and the network here not")
         for name, variable in ours[layer].items():
             if name not in arrays:
                 raise UsageError(f"it has no {layer}/{name}")
+            if np.asarray(arrays[name]).dtype.kind not in "fO":  # O: found below
+                kind = np.asarray(arrays[name]).dtype
+                raise UsageError(f"its {layer}/{name} is of {kind}, not real numbers")
             value = _fit_shape(arrays[name], variable.shape)
             if value is None:
                 raise _mismatch(there, here, f"{layer}/{name}", arrays[name], variable)

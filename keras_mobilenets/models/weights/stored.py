@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_mobilenets.architecture.arguments import MAX_ALPHA
 from keras_mobilenets.architecture.plan import make_plan
 from keras_mobilenets.architecture.published import V1_ROWS, V2_ROWS
 
@@ -67,10 +69,11 @@ def identify(layers: Mapping[str, Mapping[str, Any]]) -> Network | None:
     """
     if "stem" not in layers:
         return None
-    has_expansions = any(name.endswith("_expand") for name in layers)
-    name = "mobilenet_v2" if has_expansions or "top" in layers else "mobilenet_v1"
+    # V1 has 13 blocks at most, and V2 expansions but where they are by a factor of 1.
+    is_v2 = any(la.endswith("_expand") or la == "block_14_project" for la in layers)
+    name = "mobilenet_v2" if is_v2 else "mobilenet_v1"
     widths = {
-        layer: int(values["kernel"].shape[-1])
+        layer: int([0, *values["kernel"].shape][-1])
         for layer, values in layers.items()
         if "kernel" in values and not layer.endswith("_depthwise")
     }
@@ -95,18 +98,18 @@ def _alpha(name: str, widths: Mapping[str, int]) -> float | None:
     published = sorted({row[0] for row in PUBLISHED[name]}, reverse=True)
     measured = [
         round(ours / unit, 2)
-        for ours, unit in zip(theirs, told(1.0), strict=True)
+        for ours, unit in zip(theirs, told(1.0), strict=False)
         if ours and unit
     ]
     for alpha in (*published, *measured):
-        if alpha > 0 and told(alpha) == theirs:
+        if 0 < alpha <= MAX_ALPHA and told(alpha) == theirs:
             return alpha
     return None
 
 
 def _told(widths: Mapping[str, int]) -> list[int | None]:
     """The widths by which alpha is told; the last is that of the last block."""
-    ends = [name for name in widths if name.endswith(("_project", "_conv"))]
+    ends = [n for n in widths if re.fullmatch(r"block_\d+_(project|conv)", n)]
     ends.sort(key=lambda name: int(name.split("_")[1]))
     early = [widths.get("stem"), *(widths[name] for name in ends[:3])]
     return [*early, widths.get("top"), *(widths[name] for name in ends[-1:])]

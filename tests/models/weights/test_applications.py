@@ -134,10 +134,7 @@ def server(tmp_path, monkeypatch):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(applications, "URL", url)
-        monkeypatch.setattr(
-            keras.src.utils.file_utils.config, "keras_home", lambda: str(tmp_path)
-        )
-        monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path))
+        monkeypatch.setenv("KERAS_HOME", str(tmp_path))
         yield folder, asked
         server.shutdown()
 
@@ -179,6 +176,7 @@ def test_imagenet_weights_that_cannot_be_had(server, tmp_path):
         match=f"get http.*/{V1_FILE} elsewhere and put it into {tmp_path}/models",
     ):
         km.build("mobilenet_v1", alpha=0.25, resolution=128, weights="imagenet")
+    assert not list((tmp_path / "models").iterdir())
 
 
 @pytest.mark.parametrize(
