@@ -33,7 +33,7 @@ def load(case: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The state of a network and its logits."""
     stored = json.loads((FOLDER / f"{case}.json").read_text())
     state = {name: tensor(name, tuple(shape)) for name, shape in stored["state"]}
-    return state, np.array(stored["logits"], "float32")
+    return state, np.array(stored["logits"])
 
 
 def save_safetensors(path: pathlib.Path, state: dict[str, np.ndarray]) -> None:

@@ -58,7 +58,7 @@ def test_features_of_a_file_with_a_classifier(model, file):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="weights")
         body = build(weights=file, include_top=False, pooling="avg")
-    whole = keras.Model(model.inputs, model.get_layer("pool").output)
+    whole = keras.Model(model.input, model.get_layer("pool").output)
     np.testing.assert_array_equal(outputs(body), outputs(whole))
 
 

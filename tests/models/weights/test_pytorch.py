@@ -6,7 +6,6 @@ import pytest
 import keras_mobilenets as km
 from keras_mobilenets.models import load_weights
 from tests import pytorch
-from tests.models.weights.networks import assert_same_outputs
 
 CASES = sorted(path.stem for path in pytorch.FOLDER.glob("*.json"))
 AS_THEIRS = {"padding": "symmetric", "batch_norm_epsilon": 1e-5}
@@ -22,6 +21,7 @@ def network(case):
     }
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("case", CASES)
 def test_logits_are_theirs(tmp_path, case):
     state, expected = pytorch.load(case)
@@ -32,7 +32,9 @@ def test_logits_are_theirs(tmp_path, case):
     assert (loaded.new, loaded.adapted) == ((), ())
     assert (loaded.alpha, loaded.classes) == (network(case)["alpha"], 10)
     x = pytorch.images(model.input_shape[1])
-    assert_same_outputs(np.array(model(x, training=False)), expected)
+    logits = np.array(model(x, training=False))
+    assert expected.std(axis=0).mean() > 1e-2  # they do depend on the image
+    assert np.abs(logits - expected).max() < 1e-10 * np.abs(expected).max()
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +69,8 @@ def test_other_classes_and_other_networks(file):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("blocks.5.0.conv_dw.weight", "asked for none with block_14_depthwise"),
-        ("blocks.1.0.se.conv_reduce.weight", "names of a MobileNetV1 or V2 .* se.conv"),
+        ("blocks.5.0.conv_dw.weight", "asked for one without block_14_depthwise"),
+        ("blocks.1.0.se.conv_reduce.weight", "names of a MobileNetV1 or V2 .*se.conv"),
         ("conv_stem.scale", "it has a conv_stem.scale"),
     ],
 )

@@ -81,11 +81,11 @@ def test_a_stem_for_other_images(model):
     ("layer", "values", "message"),
     [
         ("stem_bn", {"gamma": np.ones(8)}, "it has no stem_bn/beta"),
-        ("more", {"kernel": np.ones(8)}, "asked for none with more"),
+        ("more", {"kernel": np.ones(8)}, "asked for one without more"),
         ("logits", {"kernel": np.ones((9, 3)), "bias": np.ones(3)}, r"logits/kernel"),
         ("stem", {"kernel": np.ones(3)}, "its first convolution has shape"),
     ],
-    ids=str,
+    ids=["too few", "another layer", "another width", "no convolution"],
 )
 def test_odd_files_change_nothing(model, layer, values, message):
     before = model.get_weights()
