@@ -96,7 +96,7 @@ def _whole(encoded: tf.Tensor, bmp: bool, alpha: bool) -> tf.Tensor:
             return rgb()
         return tf.cond(
             _begins(encoded, PNG),
-            lambda: tf.io.decode_png(encoded, channels=4),
+            lambda: _png(encoded),
             lambda: _opaque(rgb()),
         )
 
@@ -114,6 +114,30 @@ def _whole(encoded: tf.Tensor, bmp: bool, alpha: bool) -> tf.Tensor:
             tf.uint8,
         ),
         any_but_bmp,
+    )
+
+
+def _png(encoded: tf.Tensor) -> tf.Tensor:
+    """The RGBA image in a PNG, opaque where it says nothing of alpha."""
+    header = tf.strings.substr(encoded, 24, 2)
+    bits, kind = tf.unstack(tf.io.decode_raw(header, tf.uint8, fixed_length=2))
+
+    def others() -> tf.Tensor:
+        image = tf.io.decode_png(encoded, channels=4)
+        # TensorFlow's filling is 1, 3 or 15 where there are so few bits a pixel; alpha
+        # that such an image does have is 0 or 255.
+        filling = tf.bitwise.left_shift(1, tf.minimum(tf.cast(bits, tf.int32), 8)) - 1
+        alpha = image[..., 3:]
+        is_filling = tf.equal(tf.cast(alpha, tf.int32), filling)
+        return tf.concat(
+            [image[..., :3], tf.where(is_filling, tf.constant(255, tf.uint8), alpha)],
+            -1,
+        )
+
+    return tf.cond(
+        tf.equal(kind, 3),  # a palette, of three channels or four
+        lambda: _opaque(tf.io.decode_png(encoded, channels=0)),
+        others,
     )
 
 

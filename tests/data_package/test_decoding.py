@@ -141,7 +141,9 @@ def transparent(mode):
 ALPHAS = {
     "PNG": (transparent("RGBA"), "PNG", {}),
     "grey PNG": (transparent("LA"), "PNG", {}),
-    "palette PNG": (photo(mode="P"), "PNG", {"transparency": 3}),
+    "palette PNG": (photo(mode="P"), "PNG", {"transparency": bytes(range(256))}),
+    "palette PNG of 4 bits": (photo(mode="P"), "PNG", {"bits": 4, "transparency": 3}),
+    "PNG of 1 bit": (photo(mode="1"), "PNG", {"transparency": 0}),
     "WebP": (transparent("RGBA"), "WebP", {"lossless": True, "exact": True}),
 }
 
@@ -162,6 +164,7 @@ def test_alpha_is_kept_where_it_is_asked_for(kind):
 
 OPAQUE = {
     **KINDS,
+    "palette PNG of 4 bits": (photo(mode="P"), "PNG", {"bits": 4}),
     **{kind: (photo(mode=mode), "JPEG", o) for kind, (mode, o) in JPEGS.items()},
     "WebP": (photo(), "WebP", {"lossless": True}),
 }

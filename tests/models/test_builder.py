@@ -153,7 +153,7 @@ def test_v2_computes_bit_for_bit_what_keras_applications_does(alpha, shape):
         (0.75, (64, 64, 3)),
         (0.25, (96, 160, 3)),
         (0.25, (96, 160, 1)),
-        (0.25, (64, 96, 4)),
+        (0.75, (64, 96, 4)),
     ],
 )
 @pytest.mark.filterwarnings("ignore:This model usually expects 1 or 3 input channels")
