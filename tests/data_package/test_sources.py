@@ -120,7 +120,7 @@ def test_alpha_of_files_reaches_the_network(tmp_path, monkeypatch):
     data = load_data(tmp_path / "photos", channels=4, **arguments)
     for batches in (data.train, data.validation):
         images, labels = one_pass(batches)
-        expected = np.where(labels == 0, -1, 51 / 127.5 - 1)[:, None, None]
+        expected = np.where(labels == 1, -1, 51 / 127.5 - 1)[:, None, None]
         np.testing.assert_allclose(
             images[..., 3], np.broadcast_to(expected, (8, 32, 48)), atol=1e-6
         )
