@@ -36,7 +36,7 @@ CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
 LONGEST_SHOWN = 500  # letters of a value in a message
 
-COMMON_VARIANTS = ("output_stride", "activation")
+COMMON_VARIANTS = ("output_stride", "activation", "padding")
 VARIANTS = {
     "mobilenet_v1": ("shallow", "separable", *COMMON_VARIANTS),
     "mobilenet_v2": ("expansion", "linear_bottleneck", "shortcut", *COMMON_VARIANTS),
@@ -290,6 +290,7 @@ def check_variant(name: str, variant: dict[str, Any]) -> dict[str, Any]:
             "shortcut", v, ("bottleneck", "expansion", "none")
         ),
         "activation": lambda v: check_choice("activation", v, ("relu6", "relu")),
+        "padding": lambda v: check_choice("padding", v, ("same", "symmetric")),
         "output_stride": lambda v: check_choice(
             "output_stride", v, (None, 2, 4, 8, 16, 32)
         ),

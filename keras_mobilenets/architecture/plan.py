@@ -82,6 +82,7 @@ class Layer(NamedTuple):
     kernel: int = 1
     stride: int = 1
     dilation: int = 1
+    padding: str = "same"  # "symmetric": half the kernel on either side, as PyTorch
     batch_norm: bool = False
     activation: str | None = None
 
@@ -105,6 +106,7 @@ class _Pen:
         channels: int,
         activation: str,
         output_stride: int | None,
+        padding: str,
     ):
         self.layers: list[Layer] = []
         self.last = IMAGE
@@ -112,6 +114,7 @@ class _Pen:
         self.channels = channels
         self.activation = activation
         self.output_stride = output_stride
+        self.padding = padding
         self.stride_so_far = 1
         self.dilation = 1
 
@@ -142,9 +145,11 @@ class _Pen:
         **fields: Any,
     ) -> None:
         stride = fields.get("stride", 1)
-        # SAME padding
+        # Of either padding:
         height, width = (-(-side // stride) for side in sides(self.size))
         size = as_resolution(height, width)
+        if stride > 1:  # at stride 1 the two are the same
+            fields["padding"] = self.padding
         activation = None if linear else self.activation
         self.write(
             name, kind, channels, size, batch_norm=True, activation=activation, **fields
@@ -248,6 +253,7 @@ def make_plan(
         check_channels(channels),
         variant.pop("activation", "relu6"),
         variant.pop("output_stride", None),
+        variant.pop("padding", "same"),
     )
     network = NETWORKS[name]
 
