@@ -132,7 +132,8 @@ def recommend(
     `max_macs` and `max_params` are plain counts (150e6, not 150), `max_latency_ms`
     milliseconds on a Pixel 1 (networks without a published latency are left out
     when it is given), `min_top1` percent, `name` one of the two networks.
-    Equal accuracies are ordered by mult-adds. Nothing fits: an empty list.
+    Equal accuracies are ordered by mult-adds. Nothing fits: an empty list. All are
+    square and of RGB: what another shape costs says `cost`, what it is worth `search`.
 
     Raises:
         UsageError: a limit that is no number of its kind, or an unknown name.

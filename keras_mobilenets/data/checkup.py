@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from keras_mobilenets.architecture.arguments import check_resolution
+from keras_mobilenets.architecture.arguments import check_channels, check_resolution
+from keras_mobilenets.architecture.shapes import Resolution, sides
 from keras_mobilenets.data.checking import Broken
 from keras_mobilenets.data.decoding import exif_orientation
 from keras_mobilenets.data.headers import JPEG
+from keras_mobilenets.data.images import as_picture
 from keras_mobilenets.data.parts import PARTS, Part, Source
 from keras_mobilenets.data.preprocessing import eval_image, train_image
 from keras_mobilenets.data.sources import find_source
@@ -54,7 +55,8 @@ def check_data(
     *,
     data_dir: str | os.PathLike | None = None,
     splits: Mapping[str, str] | None = None,
-    resolution: int = 224,
+    resolution: Resolution = 224,
+    channels: int = 3,
     recipe: str | Recipe = "slim_v2",
     sheet: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def check_data(
 
     Args:
         source, data_dir, splits: as in `load_data`.
-        resolution, recipe: of the contact sheet.
+        resolution, channels, recipe: of the contact sheet.
         sheet: a new PNG file, named so: a row for one training image of each of the
             first eight classes, prepared as for evaluation and then as in seven epochs.
 
@@ -83,6 +85,7 @@ def check_data(
         km.check_data("photos/", sheet="photos.png")["problems"]
     """
     resolution = check_resolution(None, resolution)
+    channels = check_channels(channels)
     recipe = get_recipe(recipe)
     if sheet is not None:
         sheet = _check_sheet(sheet)
@@ -130,7 +133,7 @@ def check_data(
     _find_duplicates(report, examples, parts.classes)
     _note_orientations(report, examples, recipe)
     if sheet is not None:
-        _draw(parts, examples["train"], resolution, recipe, sheet)
+        _draw(parts, examples["train"], resolution, channels, recipe, sheet)
         report["sheet"] = os.fspath(sheet)
     return report
 
@@ -180,7 +183,7 @@ def _examples(part: Part, split: str) -> list[Example]:
     """All images of a split, without their pixels."""
 
     def describe(stored, label):
-        image = part.decode(stored, None)
+        image = part.decode(stored, None, False)
         content = tf.raw_ops.Fingerprint(
             data=tf.reshape(image, [1, -1]), method="farmhash64"
         )
@@ -297,7 +300,8 @@ def _find_duplicates(
 def _draw(
     parts: Source,
     examples: list[Example],
-    resolution: int,
+    resolution: Resolution,
+    channels: int,
     recipe: Recipe,
     path: Path,
 ) -> None:
@@ -316,22 +320,26 @@ def _draw(
     )
     rows = []
     for number, (raw, _) in stored.take(len(chosen)):
-        image = part.decode(raw, None)
+        image = part.decode(raw, None, channels == 4)
         seeds = [tf.stack([number, epoch]) for epoch in range(COLUMNS - 1)]
         rows.append(
             [
-                eval_image(image, resolution, recipe),
-                *(train_image(image, seed, resolution, recipe) for seed in seeds),
+                eval_image(image, resolution, recipe, channels),
+                *(
+                    train_image(image, seed, resolution, recipe, channels)
+                    for seed in seeds
+                ),
             ]
         )
     pixels = np.rint((np.clip(rows, -1, 1) + 1) * 127.5).astype(np.uint8)
     framed = np.pad(
         pixels, [(0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255
     )
-    height, width = len(rows) * (resolution + GAP), COLUMNS * (resolution + GAP)
-    sheet = framed.transpose(0, 2, 1, 3, 4).reshape(height, width, 3)
+    height, width = (side + GAP for side in sides(resolution))
+    sheet = framed.transpose(0, 2, 1, 3, 4)
+    sheet = sheet.reshape(len(rows) * height, COLUMNS * width, channels)
     with replacing(path) as beside:
-        Image.fromarray(sheet[:-GAP, :-GAP]).save(beside, "PNG")
+        as_picture(sheet[:-GAP, :-GAP]).save(beside, "PNG")
 
 
 def _number(things: Any, one: str, many: str | None = None) -> str:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.models.stem import fit_stem
 from keras_mobilenets.models.weights.stored import (
     CLASSIFIER,
     TITLES,
@@ -127,22 +128,6 @@ def variables_of(model: keras.Model) -> Variables:
         for layer in model.layers
         if layer.weights
     }
-
-
-def fit_stem(kernel: np.ndarray, channels: int) -> tuple[np.ndarray, list[str]]:
-    """The first convolution for images of so many channels, and what was done to it.
-
-    Every kernel of a stem [3, 3, channels, width] that is loaded passes through here.
-
-    Raises:
-        UsageError: it is for images of another number of channels.
-    """
-    if kernel.ndim != 4 or kernel.shape[2] != channels:
-        raise UsageError(
-            f"its first convolution has shape {kernel.shape}; images here have "
-            f"{channels} channels"
-        )
-    return kernel, []
 
 
 def _fit_classifier(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import keras_mobilenets as km
-from keras_mobilenets.models.weights.setting import fit_stem, set_stored
+from keras_mobilenets.models.weights.setting import set_stored
 from keras_mobilenets.models.weights.stored import Stored
 from tests.models.weights.networks import outputs, randomize
 
@@ -72,9 +72,30 @@ def test_folded_batch_norm_gives_the_same_outputs(epsilon):
     np.testing.assert_allclose(outputs(target), outputs(source), atol=1e-6)
 
 
-def test_a_stem_for_other_images(model):
-    with pytest.raises(km.UsageError, match="images here have 1 channels"):
-        fit_stem(np.zeros((3, 3, 3, 8)), 1)
+@pytest.mark.parametrize(
+    ("channels", "message"), [(1, "summed over red"), (4, "zeros for alpha")]
+)
+def test_a_file_of_rgb_into_networks_of_other_images(
+    model, channels, message, tmp_path
+):
+    model.save(tmp_path / "rgb.keras")
+    network = {"alpha": 0.25, "resolution": (32, 48), "classes": 3}
+    with pytest.warns(UserWarning, match=f"layers loaded.*{message}"):
+        ours = km.build(
+            "mobilenet_v1", weights=tmp_path / "rgb.keras", channels=channels, **network
+        )
+    same = km.build("mobilenet_v1", weights=tmp_path / "rgb.keras", **network)
+    x = np.random.default_rng(0).uniform(-1, 1, (4, 32, 48, 4)).astype("float32")
+    if channels == 1:
+        x[..., 1:3] = x[..., :1]
+    expected = np.array(same(x[..., :3]))
+    assert expected.std(axis=0).max() > 1e-3
+    np.testing.assert_allclose(ours(x[..., :channels]), expected, atol=1e-5)
+    before = model.get_weights()
+    with pytest.raises(km.UsageError, match=r"first convolution has shape \(3, 3, "):
+        set_stored(model, stored_of(ours), "here")
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 @pytest.mark.parametrize(
