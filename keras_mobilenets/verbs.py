@@ -116,7 +116,9 @@ def doctor(arguments: argparse.Namespace) -> int:
         km.make_strategy(**strategy)
     report = km.check_data(
         arguments.data,
-        **_given(arguments, "data_dir", "resolution", "recipe", "sheet"),
+        **_given(
+            arguments, "data_dir", "label", "image", "resolution", "recipe", "sheet"
+        ),
     )
     if devices and report["splits"]:
         images = report["splits"]["train"]["images"]

@@ -258,8 +258,8 @@ def listing(broken: Broken, where: str) -> str:
 
 def _skip(broken: Broken, where: str) -> None:
     warnings.warn(
-        f"{listing(broken, where)}; passed over. `keras-mobilenets doctor --data "
-        f"{where!r}` lists all; broken='fail' stops here instead",
+        f"{listing(broken, where)}; passed over. `keras-mobilenets doctor` and "
+        "`check_data` list all; broken='fail' stops here instead",
         stacklevel=5,  # of load_data
     )
 

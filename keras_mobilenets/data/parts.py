@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from keras_mobilenets.data.order import permutation, shards_at_once, stretches
 from keras_mobilenets.data.preprocessing import Box
+from keras_mobilenets.given import MEMORY_BUDGET as MEMORY_BUDGET
+from keras_mobilenets.given import PARTS as PARTS
 
-MEMORY_BUDGET = 256 * 2**20  # bytes for the cache, or the shuffle buffer, of a split
 FETCHED = 64  # examples that are fetched by their numbers at a time
 
 # From the numbers of some examples of a split to what is stored of them, their
@@ -41,10 +42,12 @@ class Part:
     turns what is stored (pixels, encoded bytes, a path) into the part of the uint8
     image [h, w, channels] that a box takes. How they are read in another order:
 
-    - by `fetch`, from numbers, if there is one; what is stored is then a path;
+    - by `fetch`, from numbers, if there is one;
     - from `shards`, if there are any, through a buffer of `buffer` examples: the split
       is larger than the memory budget;
     - else all of them are kept in memory.
+
+    What is stored of one that is `of_files` is a path.
     """
 
     examples: Callable[[], tf.data.Dataset]
@@ -53,9 +56,7 @@ class Part:
     fetch: Fetch | None = None
     shards: Shards | None = None
     buffer: int = 1
-
-
-PARTS = ("train", "validation", "test")
+    of_files: bool = False
 
 
 class Source(NamedTuple):
