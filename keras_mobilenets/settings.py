@@ -27,7 +27,14 @@ from keras_mobilenets.architecture.arguments import (
     check_variant,
 )
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given import MEMORY_BUDGET, Given, is_table, reference, take
+from keras_mobilenets.given import (
+    MEMORY_BUDGET,
+    Given,
+    check_class_weight,
+    is_table,
+    reference,
+    take,
+)
 from keras_mobilenets.options import (
     NOT_GIVEN,
     Check,
@@ -219,6 +226,13 @@ class Settings:
         lambda name, value: check_choice(name, value, ("skip", "fail")),
         "what becomes of files that cannot be read: skip (default) or fail",
         group="data_options",
+    )
+    class_weight: Any = option(
+        check_class_weight,
+        "what an image counts in the training loss: balanced (as many as its class has "
+        "fewer), or a mapping {'cat': 2} of classes, of which others have 1",
+        group="data_options",
+        none_is_default=True,
     )
     memory_budget: int = option(
         _whole(0, MOST_BYTES), "bytes a split may take in memory", group="data_options"

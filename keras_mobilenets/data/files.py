@@ -52,6 +52,7 @@ def file_source(
             decode=functools.partial(read_image, bmp=bmp, exif=exif),
             fetch=read_by_number(paths, labels, checked, answer, where),
             of_files=True,
+            labels=labels,
         )
 
     def describe() -> dict[str, Any]:

@@ -83,6 +83,7 @@ def _part(images: Sequence[np.ndarray], labels: np.ndarray) -> Part:
         count=len(images),
         decode=functools.partial(_unpacked, channels=channels),
         fetch=fetch,
+        labels=labels,
     )
 
 

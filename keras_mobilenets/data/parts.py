@@ -47,7 +47,8 @@ class Part:
       is larger than the memory budget;
     - else all of them are kept in memory.
 
-    What is stored of one that is `of_files` is a path.
+    What is stored of one that is `of_files` is a path. `labels`, int64 [count], are
+    there where they are known without reading.
     """
 
     examples: Callable[[], tf.data.Dataset]
@@ -57,6 +58,7 @@ class Part:
     shards: Shards | None = None
     buffer: int = 1
     of_files: bool = False
+    labels: np.ndarray | None = None
 
 
 class Source(NamedTuple):

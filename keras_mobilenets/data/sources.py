@@ -22,6 +22,7 @@ from keras_mobilenets.data.finding import find_source, name_of
 from keras_mobilenets.data.index import Index
 from keras_mobilenets.data.parts import MEMORY_BUDGET, Part, Running
 from keras_mobilenets.data.pipeline import Epochs, evaluation_batches, training_batches
+from keras_mobilenets.data.weighting import class_weights
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import take
 from keras_mobilenets.recipe import Recipe, get_recipe
@@ -69,6 +70,7 @@ class Splits:
     resolution: int
     batch_size: int
     steps_per_epoch: int
+    class_weights: tuple[float, ...] | None  # without a background class
     index: Index = dataclasses.field(repr=False)
     epochs: Epochs = dataclasses.field(repr=False)
     endless: Callable[..., tf.data.Dataset] = dataclasses.field(repr=False)
@@ -126,6 +128,7 @@ def load_data(
     image: str | None = None,
     index: str | os.PathLike | None = None,
     broken: str = "skip",
+    class_weight: str | Mapping[Any, float] | None = None,
     pad_evaluation: bool | None = None,
     input_context: tf.distribute.InputContext | None = None,
     memory_budget: int = MEMORY_BUDGET,
@@ -180,6 +183,11 @@ def load_data(
     the run ends. So it does in either case when a hundred files in a row are gone.
     What else is passed over in a folder (names that are not those of images, hidden
     ones, images outside class folders, links that lead back) is said in one warning.
+
+    `class_weight` is what an image counts in the training loss, by its class:
+    "balanced", or {class: weight}, as `weighting.class_weights` says. The batches of
+    `train` have a third part then, float32 [b], as `model.fit` takes it; those of
+    evaluation count every image the same.
 
     `pad_evaluation=True` fills the last batch of `validation` and `test`, whose
     batches are then (images, labels, weights): weights, float32 [b], are 1 for images
@@ -245,6 +253,9 @@ def load_data(
     classes, shift = parts.classes, 0
     if recipe.background_class:
         classes, shift = ("background", *classes), 1
+    weights = None
+    if class_weight is not None:
+        weights = class_weights(class_weight, parts.classes, parts.train)
     epochs = Epochs()
 
     def splits_of(running: Running) -> Splits:
@@ -265,6 +276,7 @@ def load_data(
                 running,
                 None if anywhere else epochs,
                 endless,
+                None if weights is None else (*[1.0] * shift, *weights),
             )
 
         return Splits(
@@ -279,6 +291,7 @@ def load_data(
             resolution=resolution,
             batch_size=running.batch_size,
             steps_per_epoch=running.steps(parts.train.count),
+            class_weights=weights,
             index=Index(parts.describe),
             epochs=epochs,
             endless=lambda anywhere=False: train(True, anywhere),

@@ -9,3 +9,4 @@ from keras_mobilenets.given.examples import is_table as is_table
 from keras_mobilenets.given.examples import reference as reference
 from keras_mobilenets.given.examples import take as take
 from keras_mobilenets.given.labels import Label as Label
+from keras_mobilenets.given.labels import check_class_weight as check_class_weight

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_mobilenets.architecture.arguments import shown
+from keras_mobilenets.architecture.arguments import check_number, shown
 from keras_mobilenets.errors import UsageError
 
 Label = str | int  # all of a source are of one kind
@@ -62,3 +63,24 @@ def _as_array(values: Any, where: str) -> np.ndarray:
         raise UsageError(
             f"labels of {where} must be an array or a list, [n]; got {shown(values)}"
         ) from error
+
+
+def check_class_weight(name: str, value: Any) -> str | dict[str, float]:
+    """ "balanced", or what each image of a class counts in the training loss.
+
+    Names of classes, or numbers, as text, which they are in JSON anyway.
+    """
+    if isinstance(value, str) and value == "balanced":
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise UsageError(
+            f"{name} must be 'balanced' or a mapping, such as {{'cat': 2, 'dog': 1}}; "
+            f"got {shown(value)}"
+        )
+    weights = {}
+    for label, weight in value.items():
+        key = str(check_label(label, name))
+        if key in weights:
+            raise UsageError(f"{name} must name a class once; got {label!r} twice")
+        weights[key] = check_number(f"{name}[{label!r}]", weight, low=0)
+    return weights

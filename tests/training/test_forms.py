@@ -113,9 +113,13 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_data_leaves_nothing_behind(case, forms, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for start in (run, lambda workdir, data: km.search(data, directory=workdir)):
+    data = BAD[case](forms)
+    for start in (
+        lambda: run(tmp_path / "run", data=data),
+        lambda: km.search(data, directory=tmp_path / "search", isolate=False),
+    ):
         with pytest.raises(km.UsageError) as raised:
-            start(tmp_path / "run", data=BAD[case](forms))
+            start()
         assert "\n" not in str(raised.value)
         assert list(tmp_path.iterdir()) == []
 
