@@ -71,7 +71,7 @@ def _make_parser() -> argparse.ArgumentParser:
             for name, field in options_of(Settings).items()
             if field.metadata["group"] == "variant"
         ]
-        only = ["alpha", "rho", "resolution", *variation]
+        only = ["alpha", "rho", "resolution", "channels", *variation]
         add_options(made, Settings, title="the network", only=only, without=without)
 
     def option(made: argparse.ArgumentParser, *names: str, **texts: str) -> None:
@@ -159,7 +159,8 @@ def _make_parser() -> argparse.ArgumentParser:
     made.set_defaults(data="digits")
     option(
         made,
-        resolution="pixels of a side in the sheet (default 224)",
+        resolution="pixels of a side in the sheet, or HEIGHTxWIDTH (default 224)",
+        channels="of the images in the sheet: 1, 3 (default) or 4",
         batch_size="of one replica (default the recipe's)",
     )
     devices(made)

@@ -17,6 +17,7 @@ from keras_mobilenets.architecture import Cost, cost
 from keras_mobilenets.architecture.arguments import (
     NATIVE_RESOLUTION,
     check_alpha,
+    check_channels,
     check_choice,
     check_flag,
     check_integer,
@@ -25,7 +26,9 @@ from keras_mobilenets.architecture.arguments import (
     check_number,
     check_resolution,
     check_variant,
+    rho_of,
 )
+from keras_mobilenets.architecture.shapes import Resolution, plain
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import (
     MEMORY_BUDGET,
@@ -143,15 +146,21 @@ class Settings:
         "width multiplier (default 1.0; 0.35 on digits)",
         none_is_default=True,
     )
-    rho: float = option(
-        lambda _, value: check_resolution(value, None) / NATIVE_RESOLUTION,
-        "resolution multiplier of 224",
+    rho: float | None = option(
+        lambda _, value: rho_of(check_resolution(value, None)),
+        "resolution multiplier of 224, for squares",
         none_is_default=True,
     )
-    resolution: int = option(
+    resolution: Resolution = option(
         lambda _, value: check_resolution(None, value),
-        "the same in pixels of a side (default 224; 48 on digits)",
+        "the same in pixels of a side, or (height, width), on the command line "
+        "HEIGHTxWIDTH such as 96x160 (default 224; 48 on digits)",
         none_is_default=True,
+    )
+    channels: int = option(
+        lambda _, value: check_channels(value),
+        "of the network's input: 3 (RGB, default), 1 (grey) or 4 (RGB and alpha)",
+        3,
     )
     recipe: Recipe = option(
         _recipe,
@@ -254,7 +263,14 @@ class Settings:
     @property
     def network(self) -> dict[str, Any]:
         """What `cost` and `build` take besides the name and the classes."""
-        return {"alpha": self.alpha, "resolution": self.resolution, **self.variant}
+        shape = {"resolution": self.resolution, "channels": self.channels}
+        return {"alpha": self.alpha, **shape, **self.variant}
+
+    @property
+    def shape(self) -> str:
+        """Of the images, in words: '224 px', '96x160 px, 1 channel'."""
+        channels = {1: ", 1 channel", 3: "", 4: ", 4 channels"}[self.channels]
+        return f"{plain(self.resolution)} px{channels}"
 
     def cost(self, classes: int = 1000) -> Cost:
         """Of the network with so many classes."""
@@ -369,7 +385,7 @@ def make_settings(
     values.setdefault(
         "resolution", QUICK_START["resolution"] if quick else NATIVE_RESOLUTION
     )
-    values["rho"] = values["resolution"] / NATIVE_RESOLUTION
+    values["rho"] = rho_of(values["resolution"])
     recipe = values.get("recipe") or (QUICK_START["recipe"] if quick else AUTHORS[name])
     values["recipe"] = get_recipe(recipe, **overrides)
     settings = Settings(**values)

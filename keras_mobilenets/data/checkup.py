@@ -11,13 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from keras_mobilenets.architecture.arguments import check_integer, check_resolution
+from keras_mobilenets.architecture.arguments import (
+    check_channels,
+    check_integer,
+    check_resolution,
+)
+from keras_mobilenets.architecture.shapes import Resolution, sides
 from keras_mobilenets.data.checking import Broken
 from keras_mobilenets.data.decoding import exif_orientation
 from keras_mobilenets.data.finding import find_source
 from keras_mobilenets.data.headers import JPEG
+from keras_mobilenets.data.images import as_picture
 from keras_mobilenets.data.parts import PARTS, Part, Running, Source, in_order
 from keras_mobilenets.data.preprocessing import eval_image, train_image
 from keras_mobilenets.errors import UsageError
@@ -58,7 +63,8 @@ def check_data(
     label: str | None = None,
     image: str | None = None,
     memory_budget: int = MEMORY_BUDGET,
-    resolution: int = 224,
+    resolution: Resolution = 224,
+    channels: int = 3,
     recipe: str | Recipe = "slim_v2",
     sheet: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def check_data(
 
     Args:
         source, data_dir, splits, label, image, memory_budget: as in `load_data`.
-        resolution, recipe: of the contact sheet.
+        resolution, channels, recipe: of the contact sheet.
         sheet: a new PNG file, named so: a row for one training image of each of the
             first eight classes, prepared as for evaluation and then as in seven epochs.
 
@@ -87,6 +93,7 @@ def check_data(
         km.check_data("photos/", sheet="photos.png")["problems"]
     """
     resolution = check_resolution(None, resolution)
+    channels = check_channels(channels)
     recipe = get_recipe(recipe)
     if sheet is not None:
         sheet = _check_sheet(sheet)
@@ -137,7 +144,7 @@ def check_data(
     _find_duplicates(report, examples, parts.classes)
     _note_orientations(report, examples, recipe)
     if sheet is not None:
-        _draw(parts, examples["train"], resolution, recipe, sheet)
+        _draw(parts, examples["train"], resolution, channels, recipe, sheet)
         report["sheet"] = os.fspath(sheet)
     return report
 
@@ -193,7 +200,7 @@ def _examples(part: Part, split: str) -> list[Example]:
 
     def describe(_, pair, *itself):
         stored, label = pair
-        image = part.decode(stored, None)
+        image = part.decode(stored, None, False)
         content = tf.raw_ops.Fingerprint(
             data=tf.reshape(image, [1, -1]), method="farmhash64"
         )
@@ -310,7 +317,8 @@ def _find_duplicates(
 def _draw(
     parts: Source,
     examples: list[Example],
-    resolution: int,
+    resolution: Resolution,
+    channels: int,
     recipe: Recipe,
     path: Path,
 ) -> None:
@@ -325,22 +333,26 @@ def _draw(
     )
     rows = []
     for number, (raw, _), *_ in stored.take(len(chosen)):
-        image = part.decode(raw, None)
+        image = part.decode(raw, None, channels == 4)
         seeds = [tf.stack([number, epoch]) for epoch in range(COLUMNS - 1)]
         rows.append(
             [
-                eval_image(image, resolution, recipe),
-                *(train_image(image, seed, resolution, recipe) for seed in seeds),
+                eval_image(image, resolution, recipe, channels),
+                *(
+                    train_image(image, seed, resolution, recipe, channels)
+                    for seed in seeds
+                ),
             ]
         )
     pixels = np.rint((np.clip(rows, -1, 1) + 1) * 127.5).astype(np.uint8)
     framed = np.pad(
         pixels, [(0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255
     )
-    height, width = len(rows) * (resolution + GAP), COLUMNS * (resolution + GAP)
-    sheet = framed.transpose(0, 2, 1, 3, 4).reshape(height, width, 3)
+    height, width = (side + GAP for side in sides(resolution))
+    sheet = framed.transpose(0, 2, 1, 3, 4)
+    sheet = sheet.reshape(len(rows) * height, COLUMNS * width, channels)
     with replacing(path) as beside:
-        Image.fromarray(sheet[:-GAP, :-GAP]).save(beside, "PNG")
+        as_picture(sheet[:-GAP, :-GAP]).save(beside, "PNG")
 
 
 def _number(things: Any, one: str, many: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from keras_mobilenets.data.headers import BMP, JPEG, RIFF
+from keras_mobilenets.data.headers import BMP, JPEG, PNG, RIFF
 from keras_mobilenets.data.preprocessing import Box, cropped
 
 EXIF, ORIENTATION = b"Exif\0\0", 0x112  # the segment, and the tag in it
@@ -19,12 +20,18 @@ TAGS = 512  # of EXIF, that are searched for the orientation
 
 
 def decode(
-    encoded: tf.Tensor, box: Box = None, *, bmp: bool = True, exif: bool = False
+    encoded: tf.Tensor,
+    box: Box = None,
+    alpha: bool = False,
+    *,
+    bmp: bool = True,
+    exif: bool = False,
 ) -> tf.Tensor:
     """The uint8 RGB image [h, w, 3] in an encoded one, or the part that a box takes.
 
     Of a JPEG only that part is decoded; the pixels are those of the whole image. Of
-    an animation it is the first frame, of 16 bits the upper 8; alpha is dropped.
+    an animation it is the first frame, of 16 bits the upper 8. Alpha is dropped; with
+    `alpha` it is kept [h, w, 4], and what has none (all JPEGs and GIFs) is opaque.
     `bmp=False`, for a pipeline without BMP images, leaves out a call of Python that
     slows all of it down, though it is never made. `exif` turns a JPEG as its EXIF
     orientation says, before the box is laid; the orientation of other kinds is not
@@ -41,16 +48,18 @@ def decode(
         upright = is_jpeg & tf.equal(turned, 1)
 
     def whole() -> tf.Tensor:
-        image = _whole(encoded, bmp)
+        image = _whole(encoded, bmp, alpha)
         return turn(image, turned) if exif else image
 
     if box is None:
         image = whole()
     else:
         image = tf.cond(
-            upright, lambda: _jpeg_part(encoded, box), lambda: cropped(whole(), box)
+            upright,
+            lambda: _jpeg_part(encoded, box, alpha),
+            lambda: cropped(whole(), box),
         )
-    image.set_shape([None, None, 3])
+    image.set_shape([None, None, 4 if alpha else 3])
     return image
 
 
@@ -58,7 +67,7 @@ def _begins(encoded: tf.Tensor, start: bytes) -> tf.Tensor:
     return tf.equal(tf.strings.substr(encoded, 0, len(start)), start)
 
 
-def _jpeg_part(encoded: tf.Tensor, box: Callable[..., Any]) -> tf.Tensor:
+def _jpeg_part(encoded: tf.Tensor, box: Callable[..., Any], alpha: bool) -> tf.Tensor:
     shape = tf.io.extract_jpeg_shape(encoded)
     begin, size = box(shape)
     (top, left), (height, width) = tf.unstack(begin[:2]), tf.unstack(size[:2])
@@ -69,16 +78,30 @@ def _jpeg_part(encoded: tf.Tensor, box: Callable[..., Any]) -> tf.Tensor:
     part = tf.image.decode_and_crop_jpeg(
         encoded, tf.stack([top, first, height, end - first]), channels=3
     )
-    return part[:, left - first : left - first + width]
+    part = part[:, left - first : left - first + width]
+    return _opaque(part) if alpha else part
 
 
-def _whole(encoded: tf.Tensor, bmp: bool) -> tf.Tensor:
-    def any_but_bmp() -> tf.Tensor:
+def _opaque(image: tf.Tensor) -> tf.Tensor:
+    """A uint8 image of three channels or four, with four."""
+    return tf.pad(image, [[0, 0], [0, 0], [0, 1]], constant_values=255)[..., :4]
+
+
+def _whole(encoded: tf.Tensor, bmp: bool, alpha: bool) -> tf.Tensor:
+    def rgb() -> tf.Tensor:
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
+    def no_webp() -> tf.Tensor:
+        if not alpha:
+            return rgb()
         return tf.cond(
-            _begins(encoded, RIFF),
-            lambda: _webp(encoded),
-            lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+            _begins(encoded, PNG),
+            lambda: tf.io.decode_png(encoded, channels=4),
+            lambda: _opaque(rgb()),
         )
+
+    def any_but_bmp() -> tf.Tensor:
+        return tf.cond(_begins(encoded, RIFF), lambda: _webp(encoded, alpha), no_webp)
 
     if not bmp:
         return any_but_bmp()
@@ -86,13 +109,15 @@ def _whole(encoded: tf.Tensor, bmp: bool) -> tf.Tensor:
         _begins(encoded, BMP),
         # As numbers: text would lose the zeros at its end on the way.
         lambda: tf.numpy_function(
-            _bmp, [tf.io.decode_raw(encoded, tf.uint8)], tf.uint8
+            functools.partial(_bmp, mode="RGBA" if alpha else "RGB"),
+            [tf.io.decode_raw(encoded, tf.uint8)],
+            tf.uint8,
         ),
         any_but_bmp,
     )
 
 
-def _webp(encoded: tf.Tensor) -> tf.Tensor:
+def _webp(encoded: tf.Tensor, alpha: bool) -> tf.Tensor:
     head = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=21), tf.int32)
     extended = tf.reduce_all(head[12:16] == list(b"VP8X"))
     still = tf.debugging.assert_equal(
@@ -101,13 +126,14 @@ def _webp(encoded: tf.Tensor) -> tf.Tensor:
     # TensorFlow 2.21 writes past its memory for an animation, and fails where three
     # channels are asked of an image that has four.
     with tf.control_dependencies([still] if still is not None else []):
-        return tf.io.decode_webp(tf.identity(encoded), channels=0)[0, ..., :3]
+        image = tf.io.decode_webp(tf.identity(encoded), channels=0)[0]
+    return _opaque(image) if alpha else image[..., :3]
 
 
-def _bmp(encoded: np.ndarray) -> np.ndarray:
+def _bmp(encoded: np.ndarray, mode: str) -> np.ndarray:
     # TensorFlow takes the colour numbers of a BMP with a palette for grey.
     with Image.open(io.BytesIO(encoded.tobytes())) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image.convert(mode))
 
 
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
@@ -175,7 +201,12 @@ def turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def read_image(
-    path: tf.Tensor, box: Box = None, *, bmp: bool = True, exif: bool = False
+    path: tf.Tensor,
+    box: Box = None,
+    alpha: bool = False,
+    *,
+    bmp: bool = True,
+    exif: bool = False,
 ) -> tf.Tensor:
     """As `decode`, the image in a file."""
-    return decode(tf.io.read_file(path), box, bmp=bmp, exif=exif)
+    return decode(tf.io.read_file(path), box, alpha, bmp=bmp, exif=exif)

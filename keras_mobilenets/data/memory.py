@@ -66,9 +66,9 @@ def indexed_memory_source(given: Given, index: dict[str, Any]) -> Source:
 
 
 def _part(images: Sequence[np.ndarray], labels: np.ndarray) -> Part:
-    """Images of one number of channels, if they have it, stay so; else all are RGB."""
+    """Images of one number of channels stay so; else all are RGB, or RGBA if any is."""
     numbers = {image.shape[2] if image.ndim == 3 else 1 for image in images}
-    channels = numbers.pop() if len(numbers) == 1 else 3
+    channels = max(*numbers, 3) if len(numbers) > 1 else numbers.pop()
 
     def packed(chosen: np.ndarray) -> np.ndarray:
         return np.array([_packed(images[n], channels) for n in chosen], object)
@@ -91,13 +91,14 @@ def _packed(image: np.ndarray, channels: int) -> bytes:
     """An image as one value of a dataset, whatever its size."""
     image = image.reshape(*image.shape[:2], -1)  # grey may be [h, w]
     if image.shape[2] == 1 < channels:
-        image = np.repeat(image, channels, axis=2)
-    sides = np.array(image.shape[:2], "<i4").tobytes()
-    return sides + image[..., :channels].tobytes()
+        image = np.repeat(image, 3, axis=2)
+    if image.shape[2] == 3 < channels:
+        image = np.pad(image, [(0, 0), (0, 0), (0, 1)], constant_values=255)
+    return np.array(image.shape[:2], "<i4").tobytes() + image.tobytes()
 
 
-def _unpacked(packed: tf.Tensor, box: Box, channels: int) -> tf.Tensor:
-    """uint8 [h, w, channels] again, or the part that a box takes."""
+def _unpacked(packed: tf.Tensor, box: Box, alpha: bool, *, channels: int) -> tf.Tensor:
+    """uint8 [h, w, channels] again, whether alpha is asked for or not, or a part."""
     sides = tf.io.decode_raw(tf.strings.substr(packed, 0, SIDES), tf.int32)
     length = tf.strings.length(packed) - SIDES
     pixels = tf.io.decode_raw(tf.strings.substr(packed, SIDES, length), tf.uint8)

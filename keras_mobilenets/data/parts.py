@@ -40,7 +40,8 @@ class Part:
 
     `examples()` has their (stored, label) pairs in order, and needs no Python. `decode`
     turns what is stored (pixels, encoded bytes, a path) into the part of the uint8
-    image [h, w, channels] that a box takes. How they are read in another order:
+    image [h, w, channels] that a box takes; the channels are those that are stored, or
+    RGB, or RGBA where it is told to keep alpha. How they are read in another order:
 
     - by `fetch`, from numbers, if there is one;
     - from `shards`, if there are any, through a buffer of `buffer` examples: the split
@@ -53,7 +54,7 @@ class Part:
 
     examples: Callable[[], tf.data.Dataset]
     count: int
-    decode: Callable[[tf.Tensor, Box], tf.Tensor]
+    decode: Callable[[tf.Tensor, Box, bool], tf.Tensor]  # (stored, box, alpha)
     fetch: Fetch | None = None
     shards: Shards | None = None
     buffer: int = 1

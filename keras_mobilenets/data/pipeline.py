@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets.architecture.shapes import Resolution, aspect, sides
 from keras_mobilenets.data.parts import Part, Running, in_order, shuffled
 from keras_mobilenets.data.preprocessing import (
     after_eval_box,
@@ -50,7 +51,8 @@ class Epochs:
 
 def training_batches(
     part: Part,
-    resolution: int,
+    resolution: Resolution,
+    channels: int,
     recipe: Recipe,
     seed: int,
     shift: int,
@@ -61,7 +63,7 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
 
-    Gives (float32 [b, resolution, resolution, 3], int64 [b]); `epochs` says where a
+    Gives (float32 [b, height, width, channels], int64 [b]); `epochs` says where a
     pass begins, and one that is `endless` goes on with the next epochs. None leaves
     that to chance, wherever the pass is made, which may be in a process without this
     one's Python. `shift` is added to the labels. `weights`, one for each of these, make
@@ -85,8 +87,9 @@ def training_batches(
     def example(key, numbered):
         index, (raw, label) = numbered[:2]
         key = tf.stack([key, index])
-        image = part.decode(raw, train_box(key, recipe))
-        image = after_train_box(image, key, resolution, recipe)
+        box = train_box(key, recipe, aspect(resolution))
+        image = part.decode(raw, box, channels == 4)
+        image = after_train_box(image, key, resolution, recipe, channels)
         label = tf.cast(label, tf.int64) + shift
         if weights is None:
             return image, label
@@ -126,7 +129,8 @@ def training_batches(
 
 def evaluation_batches(
     part: Part,
-    resolution: int,
+    resolution: Resolution,
+    channels: int,
     recipe: Recipe,
     shift: int,
     running: Running,
@@ -142,7 +146,7 @@ def evaluation_batches(
     steps = -(-part.count // running.batch_size)
     mine = len(range(running.worker, part.count, running.workers))
     filling = (
-        tf.zeros([resolution, resolution, 3]),
+        tf.zeros([*sides(resolution), channels]),
         tf.constant(shift, tf.int64),
         tf.constant(0.0),
     )
@@ -150,8 +154,8 @@ def evaluation_batches(
     def example(_, stored, itself=True):
         raw, label = stored
         # Decoding three quarters of a JPEG takes no less than decoding all of it.
-        image = cropped(part.decode(raw, None), eval_box(recipe))
-        image = after_eval_box(image, resolution, recipe)
+        image = cropped(part.decode(raw, None, channels == 4), eval_box(recipe))
+        image = after_eval_box(image, resolution, recipe, channels)
         label = tf.cast(label, tf.int64) + shift
         return (image, label, tf.cast(itself, tf.float32)) if pad else (image, label)
 

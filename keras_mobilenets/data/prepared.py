@@ -266,15 +266,20 @@ def _part(
             )
 
         shards = Shards(tuple(row.take for row in rows), read)
-    decode = cropped if decoded else _decoder(image, exif)
+    decode = _pixels if decoded else _decoder(image, exif)
     return Part(examples, count, decode, shards=shards, buffer=max(1, memory // size))
+
+
+def _pixels(image: tf.Tensor, box: Box, alpha: bool) -> tf.Tensor:
+    """The part that a box takes, with all the channels that are stored."""
+    return cropped(image, box)
 
 
 def _decoder(
     image: tfds.features.Image, exif: bool
-) -> Callable[[tf.Tensor, Box], tf.Tensor]:
+) -> Callable[[tf.Tensor, Box, bool], tf.Tensor]:
     """From encoded images of a feature to the part of them that a box takes."""
     if image.dtype == np.uint8:
         exif = exif and image.encoding_format != "png"
         return functools.partial(decode, bmp=False, exif=exif)  # TFDS writes no BMP
-    return lambda encoded, box: cropped(image.decode_example(encoded), box)
+    return lambda encoded, box, _: cropped(image.decode_example(encoded), box)

@@ -12,11 +12,13 @@ from typing import Any
 import tensorflow as tf
 
 from keras_mobilenets.architecture.arguments import (
+    check_channels,
     check_choice,
     check_flag,
     check_integer,
     check_resolution,
 )
+from keras_mobilenets.architecture.shapes import Resolution
 from keras_mobilenets.data.checking import ANSWERS
 from keras_mobilenets.data.finding import find_source, name_of
 from keras_mobilenets.data.index import Index
@@ -35,7 +37,7 @@ class Splits:
     """Batches to train on, to choose by and to report, and what they are.
 
     `train`, `validation` and `test` are `tf.data.Dataset`s of (float32 images
-    [b, resolution, resolution, 3] in [-1, 1], int64 labels [b]). A pass over
+    [b, height, width, channels] in [-1, 1], int64 labels [b]). A pass over
     `train` is one epoch of `steps_per_epoch` full batches, in an order and with an
     augmentation that depend on (seed, epoch, image) only. `validation` and `test`
     hold every image once; their last batch may be short, or padded: see
@@ -67,7 +69,8 @@ class Splits:
     num_train: int
     num_validation: int
     num_test: int
-    resolution: int
+    resolution: Resolution
+    channels: int
     batch_size: int
     steps_per_epoch: int
     class_weights: tuple[float, ...] | None  # without a background class
@@ -118,7 +121,8 @@ class Splits:
 def load_data(
     source: Any = "digits",
     *,
-    resolution: int,
+    resolution: Resolution,
+    channels: int = 3,
     batch_size: int | None = None,
     recipe: str | Recipe | None = None,
     seed: int = 0,
@@ -156,11 +160,12 @@ def load_data(
 
     However they come, the same images give the same batches: see `dividing.divide`.
 
-    `resolution` is the side of the network's input in pixels (at least 32) and
-    `batch_size` the images of a step on all replicas together (default: the
-    recipe's). `recipe` (a name or a `Recipe`; default "quick", which distorts
-    nothing; "slim_v2" prepares as the papers do) gives the preprocessing and whether
-    class 0 is a background class. `seed` (a whole number) decides order and
+    `resolution` is the side of the network's input in pixels (at least 32), or
+    (height, width), `channels` 3 (RGB), 1 (grey) or 4 (RGB and alpha; images without
+    it are opaque), and `batch_size` the images of a step on all replicas together
+    (default: the recipe's). `recipe` (a name or a `Recipe`; default "quick", which
+    distorts nothing; "slim_v2" prepares as the papers do) gives the preprocessing and
+    whether class 0 is a background class. `seed` (a whole number) decides order and
     distortions. `data_dir` is TFDS's directory of prepared datasets; folders do
     without.
 
@@ -218,6 +223,7 @@ def load_data(
     >>> model.fit(data.train, epochs=10, validation_data=data.validation)
     """
     resolution = check_resolution(None, resolution)
+    channels = check_channels(channels)
     recipe = get_recipe("quick" if recipe is None else recipe)
     seed = check_integer("seed", seed, low=0)
     if seed >= 2**63:
@@ -264,12 +270,15 @@ def load_data(
             pad = pad_evaluation
 
         def once(part: Part) -> tf.data.Dataset:
-            return evaluation_batches(part, resolution, recipe, shift, running, pad)
+            return evaluation_batches(
+                part, resolution, channels, recipe, shift, running, pad
+            )
 
         def train(endless: bool, anywhere: bool = False) -> tf.data.Dataset:
             return training_batches(
                 parts.train,
                 resolution,
+                channels,
                 recipe,
                 seed,
                 shift,
@@ -289,6 +298,7 @@ def load_data(
             num_validation=parts.validation.count,
             num_test=parts.test.count,
             resolution=resolution,
+            channels=channels,
             batch_size=running.batch_size,
             steps_per_epoch=running.steps(parts.train.count),
             class_weights=weights,

@@ -178,7 +178,8 @@ class Recipe:
         "share of the image that a crop may take (low, high); None: no crops",
     )
     crop_aspect: tuple[float, float] = option(
-        pair(number(0, above=True)), "width / height of a crop (low, high)"
+        pair(number(0, above=True)),
+        "width / height of a crop (low, high), as multiples of the network's",
     )
     crop_min_covered: float = option(
         number(0, 1), "share of the whole image that a crop must cover"

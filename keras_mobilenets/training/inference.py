@@ -157,6 +157,7 @@ def evaluate(
     splits = load_data(
         source,
         resolution=settings.resolution,
+        channels=settings.channels,
         recipe=settings.recipe,
         batch_size=settings.recipe.batch_size * strategy.num_replicas_in_sync,
         seed=settings.seed,
@@ -224,7 +225,10 @@ def predict(
     settings, report = read_report(directory)
     model = load_run_model(directory, len(report["classes"]))
     batch = np.stack(
-        [load_image(p, settings.resolution, settings.recipe) for p in paths]
+        [
+            load_image(p, settings.resolution, settings.recipe, settings.channels)
+            for p in paths
+        ]
     )
     results = []
     for path, scores in zip(paths, model.predict(batch, verbose=0), strict=True):

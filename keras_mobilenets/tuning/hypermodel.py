@@ -35,6 +35,7 @@ def load(
     return load_data(
         settings.data,
         resolution=settings.resolution,
+        channels=settings.channels,
         batch_size=batch_size,
         recipe=settings.recipe,
         seed=settings.seed,

@@ -20,6 +20,7 @@ from keras_mobilenets.architecture.arguments import (
     check_known,
     check_number,
 )
+from keras_mobilenets.architecture.shapes import pixels
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.options import (
     NOT_GIVEN,
@@ -243,13 +244,16 @@ def read_space(given: Mapping[str, Any], where: str) -> tuple[Space, dict[str, A
             f'weights must be None, "imagenet" or an existing file; got {weights!r}'
         )
     variant = {k: v for k, v in runs[0].variant.items() if k != "batch_norm_epsilon"}
+    if runs[0].channels != 3:
+        variant["channels"] = runs[0].channels
     return dataclasses.replace(space, variant=variant), arguments
 
 
 def networks(space: Space, arguments: dict[str, Any], name: str) -> list[Settings]:
     """The settings of a run of a network, for each alpha, at the lowest of the rest."""
+    smallest = min(space.resolutions, key=pixels)
     lowest = {field: bounds[0] for field, bounds in space.ranges.items()}
-    point = {**lowest, "name": name, "resolution": min(space.resolutions)}
+    point = {**lowest, "name": name, "resolution": smallest}
     return [
         make_settings({**arguments, **point, "alpha": alpha}, where="search()")
         for alpha in space.alphas

@@ -169,10 +169,11 @@ def test_images_of_any_size_and_grey_ones(tmp_path):
         assert_same(batches(getattr(data, split)), batches(getattr(of_folder, split)))
 
 
-def test_grey_and_colour_and_alpha_together(tmp_path):
-    channels = {0: 1, 1: 3, 2: 4}
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kinds", [(1, 3, 4), (1, 3), (4,)], ids=str)
+def test_grey_and_colour_and_alpha_together(kinds, channels, tmp_path):
     images = [
-        NUMBERS.integers(0, 256, (9, 9, channels[n % 3])).astype(np.uint8)
+        NUMBERS.integers(0, 256, (9, 9, kinds[n % len(kinds)])).astype(np.uint8)
         for n in range(COUNT)
     ]
 
@@ -184,8 +185,8 @@ def test_grey_and_colour_and_alpha_together(tmp_path):
     )  # fmt: skip
     given = tf.data.Dataset.from_generator(examples, output_signature=signature)
     plain = [image[..., 0] if image.shape[2] == 1 else image for image in images]
-    of_folder = load(make_folder(tmp_path / "photos", plain, LABELS))
-    data = load(given)
+    folder = make_folder(tmp_path / "photos", plain, LABELS)
+    of_folder, data = (load(some, channels=channels) for some in (folder, given))
     for split in SPLITS:
         assert_same(batches(getattr(data, split)), batches(getattr(of_folder, split)))
 
