@@ -21,7 +21,6 @@ from keras_mobilenets.architecture.shapes import Resolution, sides
 from keras_mobilenets.data.checking import Broken
 from keras_mobilenets.data.decoding import exif_orientation
 from keras_mobilenets.data.finding import find_source
-from keras_mobilenets.data.headers import JPEG
 from keras_mobilenets.data.images import as_picture
 from keras_mobilenets.data.parts import PARTS, Part, Running, Source, in_order
 from keras_mobilenets.data.preprocessing import eval_image, train_image
@@ -48,7 +47,7 @@ class Example(NamedTuple):
     """One image of a split."""
 
     name: str  # its path, or SPLIT/NUMBER
-    orientation: int  # of EXIF, of a JPEG; else 1
+    orientation: int  # of EXIF, of a file; else 1
     label: int
     height: int
     width: int
@@ -206,9 +205,7 @@ def _examples(part: Part, split: str) -> list[Example]:
         )
         name, turned = tf.constant(""), tf.constant(1)
         if part.of_files:
-            name, encoded = stored, tf.io.read_file(stored)
-            is_jpeg = tf.equal(tf.strings.substr(encoded, 0, len(JPEG)), JPEG)
-            turned = tf.cond(is_jpeg, lambda: exif_orientation(encoded), lambda: turned)
+            name, turned = stored, exif_orientation(tf.io.read_file(stored))
         return name, label, turned, tf.shape(image), content[0]
 
     described = (
