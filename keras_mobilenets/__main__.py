@@ -89,7 +89,7 @@ def _make_parser() -> argparse.ArgumentParser:
         title = "fields of the recipe"
         add_options(made, Recipe, title=title, without=taken)
 
-    made = verb("train", verbs.train, "train on digits, a TFDS name or an image folder")
+    made = verb("train", verbs.train, "train on digits, a TFDS name, a folder or a CSV")
     network(made)
     only = set(options_of(Settings)) - {a.dest for a in made._actions}
     add_options(made, Settings, title="the run", only=only)
@@ -148,7 +148,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "doctor", verbs.doctor, "check a source of images before training on it"
     )
     for name, text in (
-        ("data", "digits (default), a TFDS name, or a folder of class folders"),
+        ("data", "digits (default), a TFDS name, a folder of class folders or a CSV"),
+        ("label", "a TFDS feature, or a column of the CSV (default label)"),
+        ("image", "likewise, or the path (default image; path)"),
         ("data-dir", "where TFDS keeps prepared data"),
         ("recipe", "whose distortions the sheet shows (default slim_v2)"),
         ("sheet", "a new PNG file: training images, and what a run makes of them"),

@@ -30,6 +30,14 @@ from keras_mobilenets.architecture.arguments import (
 )
 from keras_mobilenets.architecture.shapes import Resolution, plain
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import (
+    MEMORY_BUDGET,
+    Given,
+    check_class_weight,
+    is_table,
+    reference,
+    take,
+)
 from keras_mobilenets.options import (
     NOT_GIVEN,
     Check,
@@ -51,15 +59,24 @@ MOST_STEPS = 2**31 - 1
 MOST_BYTES = 2**50
 
 
-def _source(name: str, value: Any) -> str:
+def _source(name: str, value: Any) -> str | Given:
     """A name stays a name; what can only be a path becomes absolute."""
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise UsageError(
-            f"source must be 'digits', a TFDS name or a folder; got {value!r}"
-        )
-    if isinstance(value, os.PathLike) or value.startswith((".", "~", os.sep)):
-        return check_path("data", value)
-    return value
+    value = take(value)
+    if isinstance(value, Given) or reference(os.fspath(value)):
+        return value
+    is_path = isinstance(value, os.PathLike) or value.startswith((".", "~", os.sep))
+    return check_path("data", value) if is_path or is_table(value) else value
+
+
+def take_data(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments whose `data`, if it is an object, has been read, once."""
+    if arguments.get("data", NOT_GIVEN) is NOT_GIVEN:
+        return dict(arguments)
+    budget = arguments.get("memory_budget", NOT_GIVEN)
+    if budget is NOT_GIVEN:
+        budget = MEMORY_BUDGET
+    budget = _whole(0, MOST_BYTES)("memory_budget", budget)
+    return {**arguments, "data": take(arguments["data"], budget)}
 
 
 def _as_typed(name: str, value: Any) -> str:
@@ -97,6 +114,12 @@ def _splits(name: str, value: Any) -> dict[str, str]:
     return dict(value)
 
 
+def _feature(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{name} must be a name; got {value!r}")
+    return value
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Every option of a run that its result depends on.
@@ -110,9 +133,11 @@ class Settings:
         "mobilenet_v1 or mobilenet_v2 (default)",
         "mobilenet_v2",
     )
-    data: str = option(
+    data: str | Given = option(
         _source,
-        "digits (default), a TFDS name, or a folder of class folders",
+        "digits (default), a TFDS name, a folder of class folders, or a CSV file of "
+        "path,label[,split]; from Python also a list of (path, label), arrays (images, "
+        "labels) or a tf.data.Dataset",
         "digits",
         text=True,
     )
@@ -203,10 +228,29 @@ class Settings:
     splits: dict[str, str] = option(
         _splits, "TFDS splits to take: {'train': 'train[:50%]'}", group="data_options"
     )
+    label: str = option(
+        _feature,
+        "the label: a feature of a TFDS dataset, or a column of a CSV file",
+        group="data_options",
+        text=True,
+    )
+    image: str = option(
+        _feature,
+        "the image, likewise, or the path",
+        group="data_options",
+        text=True,
+    )
     broken: str = option(
         lambda name, value: check_choice(name, value, ("skip", "fail")),
         "what becomes of files that cannot be read: skip (default) or fail",
         group="data_options",
+    )
+    class_weight: Any = option(
+        check_class_weight,
+        "what an image counts in the training loss: balanced (as many as its class has "
+        "fewer), or a mapping {'cat': 2} of classes, of which others have 1",
+        group="data_options",
+        none_is_default=True,
     )
     memory_budget: int = option(
         _whole(0, MOST_BYTES), "bytes a split may take in memory", group="data_options"
@@ -250,6 +294,7 @@ class Settings:
             if field.metadata["group"] is None
         }
         values |= {group: _group(self, group) for group in GROUPS}
+        values["data"] = str(self.data)  # of objects, what they are known by
         values["recipe"] = {"name": self.recipe.name, **self.recipe.as_dict()}
         return json.loads(json.dumps(values))
 
@@ -323,6 +368,7 @@ def make_settings(
     """
     options = options_of(Settings)
     check_known(where, arguments, (*options, *FIELDS))
+    arguments = take_data(arguments)
     overrides = {
         name: value
         for name, value in arguments.items()

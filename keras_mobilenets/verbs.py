@@ -117,7 +117,11 @@ def doctor(arguments: argparse.Namespace) -> int:
         km.make_strategy(**strategy)
     report = km.check_data(
         arguments.data,
-        **_given(arguments, "data_dir", "resolution", "channels", "recipe", "sheet"),
+        **_given(
+            arguments,
+            *("data_dir", "label", "image"),
+            *("resolution", "channels", "recipe", "sheet"),
+        ),
     )
     if devices and report["splits"]:
         images = report["splits"]["train"]["images"]

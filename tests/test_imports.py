@@ -24,15 +24,16 @@ BELOW: dict[str, set[str]] = {
     "cluster": {"architecture"},
     "recipe": {"architecture", "options"},
     "options": set(),
-    "settings": {"architecture", "options", "recipe"},
+    "given": {"architecture"},
+    "settings": {"architecture", "options", "recipe", "given"},
     "weight_files": {"architecture"},
     "plots": {"architecture", "recipe", "options"},
     "models": {"architecture", "recipe", "weight_files"},
-    "data": {"architecture", "recipe", "text"},
+    "data": {"architecture", "recipe", "text", "given"},
     "deploy": {"architecture", "recipe", "models", "data"},
 }
 BELOW["training"] = {
-    *("architecture", "recipe", "options", "settings"),
+    *("architecture", "recipe", "options", "settings", "given"),
     *("models", "data", "plots", "cluster", "startup", "stopping", "text"),
     "weight_files",
 }

@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from keras_mobilenets.data.order import permutation, shards_at_once, stretches
 from keras_mobilenets.data.preprocessing import Box
+from keras_mobilenets.given import MEMORY_BUDGET as MEMORY_BUDGET
+from keras_mobilenets.given import PARTS as PARTS
 
-MEMORY_BUDGET = 256 * 2**20  # bytes for the cache, or the shuffle buffer, of a split
 FETCHED = 64  # examples that are fetched by their numbers at a time
 
 # From the numbers of some examples of a split to what is stored of them, their
@@ -42,10 +43,13 @@ class Part:
     image [h, w, channels] that a box takes; the channels are those that are stored, or
     RGB, or RGBA where it is told to keep alpha. How they are read in another order:
 
-    - by `fetch`, from numbers, if there is one; what is stored is then a path;
+    - by `fetch`, from numbers, if there is one;
     - from `shards`, if there are any, through a buffer of `buffer` examples: the split
       is larger than the memory budget;
     - else all of them are kept in memory.
+
+    What is stored of one that is `of_files` is a path. `labels`, int64 [count], are
+    there where they are known without reading.
     """
 
     examples: Callable[[], tf.data.Dataset]
@@ -54,9 +58,8 @@ class Part:
     fetch: Fetch | None = None
     shards: Shards | None = None
     buffer: int = 1
-
-
-PARTS = ("train", "validation", "test")
+    of_files: bool = False
+    labels: np.ndarray | None = None
 
 
 class Source(NamedTuple):

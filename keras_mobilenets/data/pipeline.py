@@ -7,7 +7,7 @@ number of threads, not on TensorFlow's global seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,13 +59,15 @@ def training_batches(
     running: Running,
     epochs: Epochs | None,
     endless: bool = False,
+    weights: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
 
     Gives (float32 [b, height, width, channels], int64 [b]); `epochs` says where a
     pass begins, and one that is `endless` goes on with the next epochs. None leaves
     that to chance, wherever the pass is made, which may be in a process without this
-    one's Python. `shift` is added to the labels. Several workers have the images of
+    one's Python. `shift` is added to the labels. `weights`, one for each of these, make
+    a third part of each batch, float32 [b]. Several workers have the images of
     one worker's batch between them, step for step; or of a portion each, where a split
     is read from its shards.
     """
@@ -88,7 +90,10 @@ def training_batches(
         box = train_box(key, recipe, aspect(resolution))
         image = part.decode(raw, box, channels == 4)
         image = after_train_box(image, key, resolution, recipe, channels)
-        return image, tf.cast(label, tf.int64) + shift
+        label = tf.cast(label, tf.int64) + shift
+        if weights is None:
+            return image, label
+        return image, label, tf.gather(tf.constant(weights, tf.float32), label)
 
     take = epochs.take if epochs else None
 

@@ -186,7 +186,7 @@ class Recipe:
     )
     flip: bool = option(check_flag, "mirror half of the training images")
     exif_orientation: bool = option(
-        check_flag, "turn JPEGs upright as their EXIF orientation says"
+        check_flag, "turn images upright as their EXIF orientation says"
     )
     color: str | None = option(
         choice(None, "fast", "full"),

@@ -486,6 +486,14 @@ def _counts(splits: Splits) -> dict[str, int]:
     }
 
 
+def _weights(splits: Splits) -> dict[str, dict[str, float]]:
+    """What an image of each class counted, where they were not all the same."""
+    if splits.class_weights is None:
+        return {}
+    named = splits.classes[-len(splits.class_weights) :]
+    return {"class_weights": dict(zip(named, splits.class_weights, strict=True))}
+
+
 def _make_report(job: _Job, measured: dict[str, dict[str, float]]) -> dict[str, Any]:
     settings, splits = job.settings, job.splits
     costs = (
@@ -499,6 +507,7 @@ def _make_report(job: _Job, measured: dict[str, dict[str, float]]) -> dict[str, 
         "pretrained": job.pretrained,
         "classes": list(splits.classes),
         "images": _counts(splits),
+        **_weights(splits),
         "test_is_validation": splits.test_is_validation,
         "scale": job.scale._asdict(),
         "steps_per_epoch": splits.steps_per_epoch,

@@ -19,6 +19,7 @@ from keras_mobilenets.architecture.arguments import (
 )
 from keras_mobilenets.data import load_data, load_image
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import MEMORY_BUDGET, Given, take
 from keras_mobilenets.options import check_path
 from keras_mobilenets.training.distribution import (
     distribute,
@@ -110,7 +111,7 @@ def make_measure(model: keras.Model) -> Measure:
 def evaluate(
     workdir: str | os.PathLike[str] | None = None,
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: Any = None,
     split: str = "test",
     data_dir: str | os.PathLike[str] | None = None,
     strategy: str | tf.distribute.Strategy = "auto",
@@ -121,7 +122,8 @@ def evaluate(
 
     Args:
         workdir: of `train`; by default the newest run in `runs`.
-        data: another source with the same classes; by default the run's own.
+        data: another source with the same classes; by default the run's own, which is
+            to be passed again if it was in memory.
         split: "test", "validation" or "train".
         data_dir: where TFDS keeps its prepared data.
         strategy, cpu_replicas: as in `train`.
@@ -141,14 +143,16 @@ def evaluate(
     check_flag("verbose", verbose)
     directory = find_finished(workdir)
     settings, report = read_report(directory)
-    source = settings.data if data is None else data
+    budget = settings.data_options.get("memory_budget", MEMORY_BUDGET)
+    source = take(settings.data if data is None else data, budget)
     strategy = make_strategy(strategy, cpu_replicas)
     if is_asynchronous(strategy):
         raise UsageError(
             "strategy 'parameter_server' is for training; got it for evaluation: give "
             "strategy='none'"
         )
-    own = data is None
+    again = isinstance(source, Given) and str(source) == settings.data
+    own = data is None or again
     index = directory / INDEX
     splits = load_data(
         source,
@@ -164,7 +168,7 @@ def evaluate(
     if list(splits.classes) != report["classes"]:
         raise UsageError(
             f"data must have the classes that {directory} was trained on "
-            f"({_few(report['classes'])}); got {os.fspath(source)!r} with "
+            f"({_few(report['classes'])}); got {str(source)!r} with "
             f"{_few(splits.classes)}"
         )
     with strategy.scope():
@@ -177,7 +181,7 @@ def evaluate(
         **result,
         "images": getattr(splits, f"num_{split}"),
         "split": split,
-        "data": os.fspath(source),
+        "data": str(source),
         "workdir": str(directory),
     }
 

@@ -32,7 +32,13 @@ from keras_mobilenets.options import (
     options_of,
 )
 from keras_mobilenets.recipe import FIELDS
-from keras_mobilenets.settings import Execution, Settings, json_value, make_settings
+from keras_mobilenets.settings import (
+    Execution,
+    Settings,
+    json_value,
+    make_settings,
+    take_data,
+)
 from keras_mobilenets.tuning.identity import identify
 from keras_mobilenets.tuning.space import RANGES, Space
 from keras_mobilenets.weight_files import find_weights
@@ -190,6 +196,7 @@ def read_options(given: Mapping[str, Any]) -> Asked:
         UsageError: an unknown or impossible argument.
     """
     check_known("search()", given, [*OF_SPACE, *OF_SEARCH, *OF_RUNS])
+    given = take_data(given)
     options = SearchOptions(
         **check_options(SearchOptions, {k: given[k] for k in given if k in OF_SEARCH})
     )
@@ -213,6 +220,7 @@ def read_space(given: Mapping[str, Any], where: str) -> tuple[Space, dict[str, A
         UsageError: an unknown or impossible argument.
     """
     check_known(where, given, [k for k in (*OF_SPACE, *OF_RUNS) if k not in BUDGET])
+    given = take_data(given)
     searched = {
         name: value
         for name, value in given.items()
