@@ -13,7 +13,7 @@ from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.training.averaging import OfRecipe
 from keras_mobilenets.training.batch_norm import batch_norms, warn_if_short
 from keras_mobilenets.training.distribution import make_scale
-from keras_mobilenets.training.freezing import Resting, frozen
+from keras_mobilenets.training.freezing import Resting, find_classifier, frozen
 from keras_mobilenets.training.losses import SmoothedCrossentropy, TopFive
 from keras_mobilenets.training.optimizer import SGD, RMSprop
 from keras_mobilenets.training.outputs import (
@@ -123,6 +123,8 @@ def compile(
                 "set layer.trainable = True for some"
             )
     frozen(model, recipe.freeze)  # which it must have
+    if recipe.body_learning_rate != 1:
+        find_classifier(model)
     if recipe.batch_norm == "train" and recipe.freeze != "body":
         warn_if_short(recipe.batch_norm_momentum, steps_per_epoch * recipe.epochs)
     scale = make_scale(recipe, model.distribute_strategy)
