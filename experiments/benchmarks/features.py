@@ -5,7 +5,7 @@
 `train` with the recipe `finetune` and `freeze="body"`, V2 1.0 at 224 px, on 500
 generated training images and 100 for validation: once as it is, and once with a memory
 budget that has no room for the features. An epoch is all that lies between the ends of
-two: steps, validation and checkpoint. The first, in which TensorFlow traces, is left out.
+two: steps, validation and checkpoint. The first, in which all is traced, is left out.
 Written to experiments/results/benchmark_features.json.
 """
 

@@ -22,7 +22,7 @@ from keras_mobilenets.training.outputs import backwards
 def in_order(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The layers of a model from its inputs on; of a model in it, that model's."""
     for layer in model.layers:
-        if isinstance(layer, keras.Model):
+        if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
             yield from in_order(layer)
         elif not isinstance(layer, keras.layers.InputLayer):
             yield layer
