@@ -293,7 +293,7 @@ FINETUNE = _derived(
     SLIM_V2,
     "finetune",
     "From pretrained weights to a few hundred images of one's own.",
-    "XXX",
+    "Nothing yet.",
     learning_rate=(0.01, f"{_FLOWERS_V1}, {_FLOWERS_V3}: of the new classifier"),
     scale_learning_rate=(
         False,

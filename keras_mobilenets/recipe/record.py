@@ -215,8 +215,7 @@ class Recipe:
     # or of an older version, has not got them.
     freeze: str | None = option(
         optional(named_layer),
-        "body (all but the classifier), or the layer up to which nothing is trained, "
-        "such as block_13_project; None: all is trained",
+        "body (all but the classifier), or a layer: nothing up to it is trained",
         None,
     )
     head_epochs: int = option(
@@ -229,8 +228,7 @@ class Recipe:
     )
     batch_norm: str = option(
         choice("train", "frozen", "recalibrate"),
-        "train; frozen: moving statistics are used in training, and kept; recalibrate: "
-        "as train, and computed anew at the end. A frozen layer's are always kept",
+        "train, frozen (statistics stay), recalibrate (train, and anew at the end)",
         "train",
     )
 

@@ -107,7 +107,7 @@ class RMSprop(OfRecipe, keras.optimizers.Optimizer):
         super().build(variables)
         start = keras.initializers.Constant(self.initial_accumulator)
         self._mean_squares, self._momentum_buffers = [], []
-        for variable in variables:
+        for variable in self._trainable_variables:  # a recipe may freeze some
             with _beside(variable):
                 self._mean_squares += self.add_optimizer_variables(
                     [variable], "mean_square", initializer=start
