@@ -84,13 +84,17 @@ def keep_features(
     images = splits.num_train + splits.num_validation
     size = images * body.output_shape[-1] * np.dtype("float32").itemsize
     reason = _why_not(model, settings, splits, size)
+    images_as = [tf.TensorSpec(body.input_shape, tf.float32)]
+    forward = tf.function(
+        lambda images: body(images, training=False), images_as, autograph=False
+    )
     if reason is None:
-        train = _compute(body, splits.undistorted())
+        train = _compute(forward, splits.undistorted())
         if len(train[0]) < splits.num_train:  # and others would stand in for them
             reason = "some images have broken since they were found good"
     if reason is not None:
         return None, f"the frozen layers run in every epoch: {reason}"
-    held = tf.data.Dataset.from_tensor_slices(_compute(body, splits.validation))
+    held = tf.data.Dataset.from_tensor_slices(_compute(forward, splits.validation))
     held = held.batch(splits.batch_size)
     measure = make_measure(model, classify)
     features = Features(classify, splits.endless(rows=train), lambda: measure(held))
@@ -124,12 +128,10 @@ def _why_not(
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _compute(body: keras.Model, batches: tf.data.Dataset) -> tuple[np.ndarray, ...]:
+def _compute(
+    forward: Callable[[tf.Tensor], tf.Tensor], batches: tf.data.Dataset
+) -> tuple[np.ndarray, ...]:
     """Features [n, channels] in the place of images, and what else comes with them."""
-
-    @tf.function(autograph=False, reduce_retracing=True)
-    def forward(images: tf.Tensor) -> tf.Tensor:
-        return body(images, training=False)
 
     def rows() -> Iterator[list[np.ndarray]]:
         for images, *rest in batches:

@@ -43,8 +43,8 @@ class TrainingStep:
         self.own_statistics = several and not synchronized
         self.head_steps = recipe["head_steps"]  # first, with the whole body at rest
         self.forward: Any = model  # the network, or what is left of it on features
-        self._frozen = Resting(frozen(model, recipe["freeze"]))
-        self._body = Resting(body(model) if self.head_steps else ())
+        self.resting = Resting(frozen(model, recipe["freeze"]))
+        self._head_resting = Resting(body(model) if self.head_steps else ())
         self.in_head = False  # whether the step that is traced is one of the head's
         self.stop_request: Any = None  # of a run in several processes
         self._changed: list[tuple[Any, str, Any]] = []
@@ -73,7 +73,7 @@ class TrainingStep:
 
     def __call__(self, data: Any) -> dict[str, tf.Tensor]:
         """Take a step on a batch (images, labels[, weights]) of this replica."""
-        with self._body if self.in_head else self._frozen:
+        with self._head_resting if self.in_head else self.resting:
             return self._train(data)
 
     def _train(self, data: Any) -> dict[str, tf.Tensor]:
@@ -107,7 +107,7 @@ class TrainingStep:
     @property
     def trained(self) -> list[keras.Variable]:
         """The variables that are trained, at least after the head's steps."""
-        with self._frozen:
+        with self.resting:
             return self.model.trainable_weights
 
     def choose_phase(self) -> None:

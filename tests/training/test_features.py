@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 
 import keras
@@ -85,7 +86,8 @@ def named(model):
 def test_the_same_run_as_through_the_network(freeze, ema_decay, train, weights, capsys):
     settings = {"freeze": freeze, "ema_decay": ema_decay, "verbose": True}
     kept = train("kept", **settings)
-    assert "the features of 90 images were computed once" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"the features of \d+ images were computed once", said)
     plain = train("plain", **settings, memory_budget=1000)
     said = capsys.readouterr().out
     assert "the frozen layers run in every epoch: features take" in said
@@ -146,7 +148,7 @@ def test_the_cut_is_where_dropout_begins():
     images = np.random.default_rng(0).normal(0, 1, (4, 32, 32, 3)).astype("float32")
     expected = model(images, training=False)
     np.testing.assert_allclose(classify(body(images), training=False), expected, 1e-6)
-    assert body.output_shape == (None, 256)
+    assert body.output_shape == (None, model.get_layer("logits").kernel.shape[0])
     assert not any(isinstance(x, keras.layers.Dropout) for x in body.layers)
     dropped = [np.array(classify(body(images), training=True)) for _ in range(2)]
     assert not np.allclose(*dropped)
