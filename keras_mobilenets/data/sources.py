@@ -266,7 +266,7 @@ def load_data(
         def train(
             endless: bool,
             anywhere: bool = False,
-            rows: tuple[np.ndarray, ...] | None = None,
+            rows: tuple[np.ndarray, np.ndarray] | None = None,
         ) -> tf.data.Dataset:
             return training_batches(
                 parts.train,
