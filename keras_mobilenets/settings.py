@@ -143,7 +143,11 @@ class Settings:
         none_is_default=True,
     )
     weights: str | None = option(
-        _weights, "imagenet, or a weights file to start from", None, text=True
+        _weights,
+        "to start from: imagenet, a file, the directory of a run, or the prefix of a "
+        "TensorFlow checkpoint; a classifier of another number of classes stays new",
+        None,
+        text=True,
     )
     seed: int = option(
         _whole(0, 2**63 - 1),
@@ -181,6 +185,11 @@ class Settings:
     )
     activation: str = option(
         _variation, "relu6 (all released code) or relu (V1's text)", group="variant"
+    )
+    padding: str = option(
+        _variation,
+        "same (TensorFlow's, default) or symmetric (PyTorch's, for its weights)",
+        group="variant",
     )
     batch_norm_epsilon: float = option(
         lambda name, value: check_number(name, value, low=0, high=1),

@@ -25,14 +25,16 @@ BELOW: dict[str, set[str]] = {
     "recipe": {"architecture", "options"},
     "options": set(),
     "settings": {"architecture", "options", "recipe"},
+    "weight_files": {"architecture"},
     "plots": {"architecture", "recipe", "options"},
-    "models": {"architecture", "recipe"},
+    "models": {"architecture", "recipe", "weight_files"},
     "data": {"architecture", "recipe", "text"},
     "deploy": {"architecture", "recipe", "models", "data"},
 }
 BELOW["training"] = {
     *("architecture", "recipe", "options", "settings"),
     *("models", "data", "plots", "cluster", "startup", "stopping", "text"),
+    "weight_files",
 }
 BELOW["tuning"] = BELOW["training"] | {"training"}
 BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}

@@ -233,8 +233,10 @@ MISTAKES = {
     "train --epochs 99999999999999999999999": ("epochs", "at most"),
     "train --batch-size 99999999999999999999999": ("batch_size", "at most"),
     "train --epochs 3 --set epochs=4": ("epochs", "once"),
-    "train --weights none.weights.h5": ("weights", "none.weights.h5", "existing"),
-    "train --weights imagenet": ("weights", "imagenet", "1000 classes"),
+    "train --weights none.weights.h5": ("weights", "none.weights.h5", "not a file"),
+    "train --weights none.pth": ("weights", "none.pth", "pickle", "safetensors"),
+    "train --weights .": ("weights", "a directory without model.keras"),
+    "train --weights imagenet --alpha 0.6": ("weights", "imagenet", "exist at alpha"),
     "train --strategy mirored": ("strategy", "did you mean 'mirrored'"),
     "train --strategy multi_worker": ("TF_CONFIG", "keras-mobilenets launch"),
     "train --strategy tpu": ("tpu", "no TPU"),
@@ -479,7 +481,8 @@ def test_weights_of_another_architecture(inside, capsys):
     message = one_line(printed.err)
     assert "weights" in message
     assert "runs/digits-1/model.keras" in message
-    assert "another architecture" in message
+    assert "it holds MobileNetV1" in message
+    assert "asked for MobileNetV2" in message
     assert not printed.out
     assert contents(inside) == before
 

@@ -27,7 +27,7 @@ MAX_INTEGER = 2**63 - 1  # of any whole number: TensorFlow and NumPy count in in
 
 LONGEST_SHOWN = 500  # letters of a value in a message
 
-COMMON_VARIANTS = ("output_stride", "activation")
+COMMON_VARIANTS = ("output_stride", "activation", "padding")
 VARIANTS = {
     "mobilenet_v1": ("shallow", "separable", *COMMON_VARIANTS),
     "mobilenet_v2": ("expansion", "linear_bottleneck", "shortcut", *COMMON_VARIANTS),
@@ -244,6 +244,7 @@ def check_variant(name: str, variant: dict[str, Any]) -> dict[str, Any]:
             "shortcut", v, ("bottleneck", "expansion", "none")
         ),
         "activation": lambda v: check_choice("activation", v, ("relu6", "relu")),
+        "padding": lambda v: check_choice("padding", v, ("same", "symmetric")),
         "output_stride": lambda v: check_choice(
             "output_stride", v, (None, 2, 4, 8, 16, 32)
         ),

@@ -72,6 +72,7 @@ class Layer(NamedTuple):
     kernel: int = 1
     stride: int = 1
     dilation: int = 1
+    padding: str = "same"  # "symmetric": half the kernel on either side, as PyTorch
     batch_norm: bool = False
     activation: str | None = None
 
@@ -79,13 +80,20 @@ class Layer(NamedTuple):
 class _Pen:
     """Writes layers one after another, keeping track of size and channels."""
 
-    def __init__(self, resolution: int, activation: str, output_stride: int | None):
+    def __init__(
+        self,
+        resolution: int,
+        activation: str,
+        output_stride: int | None,
+        padding: str,
+    ):
         self.layers: list[Layer] = []
         self.last = IMAGE
         self.size = resolution
         self.channels = 3
         self.activation = activation
         self.output_stride = output_stride
+        self.padding = padding
         self.stride_so_far = 1
         self.dilation = 1
 
@@ -115,7 +123,10 @@ class _Pen:
         linear: bool = False,
         **fields: Any,
     ) -> None:
-        size = -(-self.size // fields.get("stride", 1))  # SAME padding
+        stride = fields.get("stride", 1)
+        size = -(-self.size // stride)  # of either padding
+        if stride > 1:  # at stride 1 the two are the same
+            fields["padding"] = self.padding
         activation = None if linear else self.activation
         self.write(
             name, kind, channels, size, batch_norm=True, activation=activation, **fields
@@ -217,6 +228,7 @@ def make_plan(
         check_resolution(rho, resolution),
         variant.pop("activation", "relu6"),
         variant.pop("output_stride", None),
+        variant.pop("padding", "same"),
     )
     network = NETWORKS[name]
 

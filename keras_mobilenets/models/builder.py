@@ -8,6 +8,7 @@ normal kernels. Only plain Keras layers, so a saved model loads anywhere.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -23,11 +24,8 @@ from keras_mobilenets.architecture.arguments import (
 from keras_mobilenets.architecture.plan import ARGUMENTS, IMAGE, Layer, make_plan
 from keras_mobilenets.architecture.tables import NETWORKS
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.models.weights import (
-    copy_weights,
-    imagenet_weights,
-    load_weights,
-)
+from keras_mobilenets.models.weights import load_weights
+from keras_mobilenets.weight_files import find_weights
 
 BATCH_NORM_EPSILON = 1e-3  # slim, both papers
 KERNEL_STDDEV = 0.09  # slim, both papers
@@ -80,23 +78,30 @@ def _makers(kernel_stddev: float, dropout: float) -> dict[str, Callable]:
             "kernel_size": layer.kernel,
             "strides": layer.stride,
             "dilation_rate": layer.dilation,
-            "padding": "same",
+            "padding": "same" if layer.padding == "same" else "valid",
             "data_format": DATA_FORMAT,
             "use_bias": False,
             "name": layer.name,
         }
+
+    def padded(layer: Layer, x: keras.KerasTensor) -> keras.KerasTensor:
+        if layer.padding == "same":
+            return x
+        return keras.layers.ZeroPadding2D(
+            layer.kernel // 2, data_format=DATA_FORMAT, name=f"{layer.name}_pad"
+        )(x)
 
     def conv(layer: Layer, x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.layers.Conv2D(
             layer.channels_out,
             kernel_initializer=kernel_initializer(),
             **spatial(layer),
-        )(x)
+        )(padded(layer, x))
 
     def depthwise(layer: Layer, x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.layers.DepthwiseConv2D(
             depthwise_initializer=kernel_initializer(), **spatial(layer)
-        )(x)
+        )(padded(layer, x))
 
     def dense(layer: Layer, x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.layers.Dense(
@@ -149,8 +154,10 @@ def build(
         rho: resolution multiplier of 224 (0.857 is 192 pixels).
         resolution: the same in pixels, at least 32. Give one or neither (224).
         include_top: False ends with the last feature map.
-        weights: None, "imagenet" (keras.applications' weights, downloaded), or
-            the path of a `.keras` or `.weights.h5` file of the same network.
+        weights: None, "imagenet" (keras.applications' weights, downloaded), or a
+            path: a `.keras`, `.h5`, `.safetensors` or `.tflite` file, the directory
+            of a run, or the prefix of one of the authors' checkpoints. The classifier
+            stays new where it is for another number of classes, with a warning.
         pooling: for include_top=False: None, "avg" or "max".
         classes: number of classes, at least 1.
         classifier_activation: "softmax", "sigmoid", or None for logits.
@@ -160,8 +167,8 @@ def build(
             (full convolutions). V2: `linear_bottleneck=False`, `shortcut`
             ("bottleneck", "expansion", "none"), `expansion`. Both:
             `output_stride` (dilation keeps the map larger), `activation`
-            ("relu6", "relu"), `batch_norm_momentum`, `batch_norm_epsilon`,
-            `kernel_stddev`.
+            ("relu6", "relu"), `padding` ("same"; "symmetric" is PyTorch's),
+            `batch_norm_momentum`, `batch_norm_epsilon`, `kernel_stddev`.
 
     Layers are named `stem`, `block_K_expand|depthwise|project|add` (K from 1),
     `top`, `logits`, with `_bn` and `_relu` behind them.
@@ -191,6 +198,8 @@ def build(
         **variant,
     )
     check_choice("classifier_activation", classifier_activation, ACTIVATIONS)
+    if weights is not None:
+        find_weights(weights)  # before anything is built
     make = _makers(constants["kernel_stddev"], _check_dropout(name, dropout))
 
     size = plan[0].size_in
@@ -215,10 +224,10 @@ def build(
             classifier_activation, dtype=_output_dtype(), name="predictions"
         )(x)
     model = keras.Model(tensors[IMAGE], x, name=name)
-    if weights == "imagenet":
-        network: dict[str, Any] = {"alpha": alpha, "resolution": size}
-        network["include_top"] = include_top
-        copy_weights(model, imagenet_weights(name, classes, variant, **network))
-    elif weights is not None:
-        load_weights(model, weights)
+    if weights is not None:
+        loaded = load_weights(model, weights)
+        if loaded.new or loaded.adapted:
+            # Where all was taken as it is there is nothing to say. A warning, and not a
+            # line on standard output, which belongs to whoever called.
+            warnings.warn(str(loaded), stacklevel=2)
     return model

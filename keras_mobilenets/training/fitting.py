@@ -22,7 +22,7 @@ from keras_mobilenets import storage
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build
-from keras_mobilenets.models.weights import check_weights_file
+from keras_mobilenets.models.weights import Loaded, load_weights
 from keras_mobilenets.options import NOT_GIVEN, accepts, check_options, options_of
 from keras_mobilenets.plots import plot_curves
 from keras_mobilenets.settings import (
@@ -64,6 +64,7 @@ from keras_mobilenets.training.interruption import SharedStop, watching_workers
 from keras_mobilenets.training.position import Position
 from keras_mobilenets.training.preflight import preflight
 from keras_mobilenets.training.recalibration import recalibrate
+from keras_mobilenets.weight_files import find_weights
 
 SAMPLES = 10  # test images that a run leaves to try `predict` on
 
@@ -175,8 +176,11 @@ def run_in(
         with _directory(path, strategy, splits, record) as directory, stop.deferred():
             job = _Job(model, splits, settings, scale, directory, brief)
             job.verbose = verbose and is_chief(strategy)
+            job.pretrained = record["pretrained"]
             if job.verbose:
                 print(job)
+                if job.pretrained is not None:
+                    print(printable(str(Loaded(**job.pretrained))))
             fitting = time.perf_counter()
             job.restore()
             job.fit(SharedStop(stop, strategy), until, checkpoint_steps, callbacks)
@@ -210,6 +214,7 @@ def _prepare(
     record = {**settings.as_dict(), "images_a_step": scale.batch_size}
     _check_agreement(strategy, record)
     checkpoints: list[pathlib.Path] = []
+    record["pretrained"] = None
     if workdir is not None and (workdir / work.SETTINGS).is_file():
         _check_same_run(workdir, record, may_resume)
         if work.is_finished(workdir):
@@ -217,10 +222,11 @@ def _prepare(
         if index is None and (workdir / work.INDEX).is_file():
             index = workdir / work.INDEX
         checkpoints = Checkpoints(workdir / work.CHECKPOINTS).all()
+        record["pretrained"] = work.read_settings(workdir)[1].get("pretrained")
     elif workdir is not None and is_chief(strategy):
         work.check_unused(workdir)
-    if settings.weights not in (None, "imagenet") and not checkpoints:
-        check_weights_file(settings.weights)  # now: preparing data may take hours
+    if settings.weights is not None and not checkpoints:
+        find_weights(settings.weights)  # now: preparing data may take hours
     splits = load_data(
         settings.data,
         resolution=settings.resolution,
@@ -237,12 +243,13 @@ def _prepare(
         model = build(
             settings.name,
             classes=len(splits.classes),
-            # A checkpoint holds all weights; the file may be gone by now.
-            weights=None if checkpoints else settings.weights,
             dropout=settings.recipe.dropout,
             kernel_stddev=settings.recipe.kernel_stddev,
             **settings.network,
         )
+        # A checkpoint holds all weights; the file may be gone by now.
+        if settings.weights is not None and not checkpoints:
+            record["pretrained"] = load_weights(model, settings.weights).as_dict()
         compile(model, settings.recipe, steps_per_epoch=splits.steps_per_epoch)
     return splits, model, scale, record
 
@@ -339,6 +346,7 @@ class _Job:
         self._validation = distribute(self.strategy, splits, "validation")
         self._validate = lambda: self._measure(self._validation)
         self.kept = "last"  # which weights the model has
+        self.pretrained: dict[str, Any] | None = None  # what it began from
 
     def __str__(self) -> str:
         settings, splits = self.settings, self.splits
@@ -509,6 +517,7 @@ def _make_report(job: _Job, measured: dict[str, dict[str, float]]) -> dict[str, 
     values["initial_weights"] = values.pop("weights")
     return {
         **values,
+        "pretrained": job.pretrained,
         "classes": list(splits.classes),
         "images": _counts(splits),
         "test_is_validation": splits.test_is_validation,

@@ -30,10 +30,9 @@ from keras_mobilenets import storage
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.options import check_path
 from keras_mobilenets.settings import Settings, make_settings
+from keras_mobilenets.weight_files import RUN_MODEL, RUN_REPORT, RUN_SETTINGS
 
-MODEL = "model.keras"
-REPORT = "report.json"
-SETTINGS = "settings.json"
+MODEL, REPORT, SETTINGS = RUN_MODEL, RUN_REPORT, RUN_SETTINGS
 TIMING = "timing.json"
 HISTORY = "history.csv"
 CURVES = "curves.png"

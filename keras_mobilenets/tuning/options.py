@@ -34,6 +34,7 @@ from keras_mobilenets.recipe import FIELDS
 from keras_mobilenets.settings import Execution, Settings, json_value, make_settings
 from keras_mobilenets.tuning.identity import identify
 from keras_mobilenets.tuning.space import RANGES, Space
+from keras_mobilenets.weight_files import find_weights
 
 ORACLES = ("grid", "random", "bayesian", "hyperband")
 STRATEGIES = ("none", "mirrored")  # the others need processes of their own
@@ -229,11 +230,8 @@ def read_space(given: Mapping[str, Any], where: str) -> tuple[Space, dict[str, A
             searched.setdefault("resolutions", QUICK["resolutions"])
     space = Space(**searched)
     runs = [networks(space, arguments, name)[0] for name in space.names]
-    weights = runs[0].weights
-    if weights not in (None, "imagenet") and not os.path.isfile(weights):
-        raise UsageError(
-            f'weights must be None, "imagenet" or an existing file; got {weights!r}'
-        )
+    if runs[0].weights is not None:
+        find_weights(runs[0].weights)
     variant = {k: v for k, v in runs[0].variant.items() if k != "batch_norm_epsilon"}
     return dataclasses.replace(space, variant=variant), arguments
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.tuning.results import SearchResult
     from keras_mobilenets.tuning.runner import Plan
     from keras_mobilenets.tuning.stored_oracle import StoredOracle
+    from keras_mobilenets.tuning.trial import Prepared
 
 
 @accepts(Space, SearchOptions)
@@ -108,8 +109,11 @@ def _search(asked: Asked, server: Server | None) -> SearchResult:
         label = pathlib.Path(asked.arguments["data"]).name.replace(":", "_") or "data"
         path = stack.enter_context(claim(options.directory, label, asked.identity))
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        classes = prepare_data(asked, server, path / INDEX, scratch / INDEX)
-        space = dataclasses.replace(space, classes=classes, **asked.budget)
+        data = prepare_data(asked, server, path / INDEX, scratch / INDEX)
+        if options.verbose:
+            for line in data.pretrained:
+                print(line)
+        space = dataclasses.replace(space, classes=data.classes, **asked.budget)
         plan = Plan(path.absolute(), space, asked.arguments, options)
         epochs = max(
             networks(space, asked.arguments, name)[0].recipe.epochs
@@ -190,8 +194,8 @@ def make_oracle(kind: str, **settings: Any) -> StoredOracle:
 
 def prepare_data(
     asked: Asked, server: Server | None, index: pathlib.Path, save_index: pathlib.Path
-) -> int:
-    """The number of classes, found where TensorFlow may start."""
+) -> Prepared:
+    """What `prepare` finds, where TensorFlow may start."""
     from keras_mobilenets.tuning.trial import prepare
 
     arguments = (

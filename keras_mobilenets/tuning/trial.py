@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from keras_mobilenets import storage
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.models import build
+from keras_mobilenets.models import build, load_weights
 from keras_mobilenets.settings import Settings
 from keras_mobilenets.training import workdir
 from keras_mobilenets.training.distribution import make_strategy
@@ -125,9 +125,16 @@ def share_machine(slot: int, slots: int) -> None:
         tf.config.experimental.set_memory_growth(mine, True)
 
 
+class Prepared(NamedTuple):
+    """What is known of a search before its first trial."""
+
+    classes: int
+    pretrained: list[str]  # what was loaded into each network, in a line
+
+
 def prepare(
     networks: Iterable[Settings], strategy: Strategy, index: Any, save_index: Any
-) -> int:
+) -> Prepared:
     """How many classes the data of a search has; its trials would start.
 
     The data is prepared by the way, and its index written to `save_index`.
@@ -144,12 +151,9 @@ def prepare(
     settings = list(networks)
     splits = load(settings[0], settings[0].recipe.batch_size, index=index)
     splits.index.save(save_index)
+    lines = []
     for one in settings:
         if one.weights is not None:
-            build(
-                one.name,
-                classes=len(splits.classes),
-                weights=one.weights,
-                **one.network,
-            )
-    return len(splits.classes)
+            model = build(one.name, classes=len(splits.classes), **one.network)
+            lines.append(str(load_weights(model, one.weights)))
+    return Prepared(len(splits.classes), lines)

@@ -134,6 +134,9 @@ def test_background_class(train):
 def test_weights_to_start_from(train, plain):
     path = plain.workdir / "model.keras"
     run = train("continued", weights=path, learning_rate=1e-12, weight_decay=0)
+    assert run.report["initial_weights"] == str(path)
+    assert run.report["pretrained"]["new"] == []
+    assert plain.report["pretrained"] is None
     for a, b in zip(
         run.model.trainable_weights, plain.model.trainable_weights, strict=True
     ):
@@ -141,9 +144,38 @@ def test_weights_to_start_from(train, plain):
 
 
 def test_weights_of_another_width(train, plain, tmp_path):
-    with pytest.raises(ValueError, match="weights .* another architecture"):
+    with pytest.raises(ValueError, match="0.25, 10 classes; asked for alpha 0.5"):
         train(alpha=0.5, weights=plain.workdir / "model.keras")
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_a_run_with_other_classes(data_dir, plain, tmp_path, capsys):
+    """Said in a line, and in the report; its body is what the run begins from."""
+    run = km.train(
+        "mobilenet_v1",
+        workdir=tmp_path / "run",
+        data_dir=data_dir,
+        weights=plain.workdir,
+        background_class=True,
+        **{**TINY, "learning_rate": 1e-12},
+    )
+    lines = [li for li in capsys.readouterr().out.splitlines() if "weights from" in li]
+    assert len(lines) == 1
+    assert "10 classes" in lines[0]
+    assert "new and untrained: logits" in lines[0]
+    assert run.report["pretrained"] == {
+        "file": str(plain.workdir / "model.keras"),
+        "kind": "Keras model",
+        "network": "mobilenet_v1",
+        "alpha": 0.25,
+        "classes": 10,
+        "layers": 34,
+        "new": ["logits"],
+        "adapted": ["its classifier is of 10 classes, not 11"],
+    }
+    for ours, theirs in zip(run.model.layers, plain.model.layers, strict=True):
+        if ours.name != "logits" and ours.weights and not ours.name.endswith("_bn"):
+            np.testing.assert_allclose(ours.kernel, theirs.kernel, atol=1e-6)
 
 
 def test_a_learning_rate_that_diverges(train, tmp_path):

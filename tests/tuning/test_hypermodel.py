@@ -180,7 +180,7 @@ def test_data_is_not_for_search(make):
         ({"rhos": (0.5,)}, "rhos or resolutions, not both"),
         ({"seed": -1}, "seed must be a whole number"),
         ({"recipe": "slim"}, "recipe must be one of"),
-        ({"weights": "/nowhere.keras"}, "existing file; got '/nowhere.keras'"),
+        ({"weights": "/nowhere.keras"}, "got '/nowhere.keras': not a file"),
         ({"oracle": "grid"}, "no argument 'oracle'"),
         ({"expansion": 4}, "variation of mobilenet_v2"),
     ],

@@ -183,7 +183,7 @@ def test_directory_of_something_else_is_left_alone(search, tmp_path):
         ({"alpha": 0.5}, "did you mean 'alphas'"),
         ({"data_dir": "/proc/no"}, "data_dir"),
         ({"splits": {"tran": "train"}}, "did you mean 'train'"),
-        ({"weights": "/nonexistent.keras"}, "existing file; got '/nonexistent.keras'"),
+        ({"weights": "/nonexistent.keras"}, "got '/nonexistent.keras': not a file"),
         ({"recipe": "slim"}, "recipe must be one of"),
         ({"expansion": 4}, "variation of mobilenet_v2"),
         ({"epochs": 10**23}, "epochs must be a whole number"),
@@ -228,7 +228,7 @@ def test_weights_that_do_not_fit_are_found_before_anything_is_written(search, tm
 @pytest.fixture
 def quick(monkeypatch):
     """A search whose trials train nothing, here or in `runs` of this directory."""
-    monkeypatch.setattr(trials, "prepare", lambda *arguments: 10)
+    monkeypatch.setattr(trials, "prepare", lambda *arguments: trials.Prepared(10, []))
     monkeypatch.setattr(
         runner.Runner,
         "run_trial",
