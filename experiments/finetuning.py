@@ -2,20 +2,20 @@
 
     python -m experiments.finetuning
 
-Fashion-MNIST of Debian's package dataset-fashion-mnist, V2 0.35 at 32 px. A network is
-trained on the first five classes (T-shirt, trouser, pullover, dress, coat: 400 images
+Fashion-MNIST of Debian's package dataset-fashion-mnist, V2 0.35 at 48 px. A network is
+trained on the first five classes (T-shirt, trouser, pullover, dress, coat: 500 images
 each). Then the other five (sandal, shirt, sneaker, bag, boot) are learned from 20
-images each, for as many steps in every row:
+images each, in 40 steps of 20 in every row, by the weights after the last of them:
 
-- from scratch, by the recipe `finetune` with all that keeps weights switched off, and
-  by `quick`, which is made for training small sets from scratch;
-- from the first network's weights by `finetune`: with its batch norm `frozen`, as it
-  is, `train` and `recalibrate`; with `freeze="body"`, the classifier alone; and with
-  `body_learning_rate` and `head_epochs` as if there were no body to be kept.
+- from scratch, by the recipe `finetune` with all that keeps weights switched off, with
+  batch norm as it is trained and recalibrated at the end, and by `quick`, which is made
+  for training small sets from scratch;
+- from the first network's weights, with a new classifier, by `finetune`: with its batch
+  norm `frozen`, as it is, `train` and `recalibrate`; with another
+  `body_learning_rate`; and with `freeze="body"`, the classifier alone.
 
-20 other images a class are for validation, by which the best epoch is kept; accuracy is
-on the 5,000 test images of these classes. Three seeds, each with its own first network
-and its own 20 images. Written to experiments/results/finetuning.json.
+Accuracy is on 2,000 test images of these classes. Three seeds, each with its own first
+network and its own 20 images. Written to experiments/results/finetuning.json.
 """
 
 from __future__ import annotations
@@ -36,29 +36,32 @@ from keras_mobilenets.storage import write_json
 from keras_mobilenets.text import table
 
 RESULT = pathlib.Path(__file__).parent / "results" / "finetuning.json"
-NETWORK: dict[str, Any] = {"name": "mobilenet_v2", "alpha": 0.35, "resolution": 32}
+NETWORK: dict[str, Any] = {"name": "mobilenet_v2", "alpha": 0.35, "resolution": 48}
 FIRST, OTHER = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
+MANY = {"train": 500, "validation": 40, "test": 100}  # images a class
+FEW = {"train": 20, "validation": 20, "test": 400}
 SEEDS = (0, 1, 2)
-EPOCHS = 60
-BAR = 10  # points, over the better of the two from scratch
+BAR = 10  # points
 
-BASE = {
-    "recipe": "finetune",
-    "batch_size": 20,
-    "epochs": EPOCHS,
-    "decay_epochs": EPOCHS,
-}
-SCRATCH = {"head_epochs": 0, "body_learning_rate": 1.0, "batch_norm": "train"}
+LENGTH = {"batch_size": 20, "epochs": 8, "decay_epochs": 8}
+LENGTH |= {"early_stopping_patience": None}
+BASE = {"recipe": "finetune", **LENGTH, "head_epochs": 2}
+SCRATCH = {**BASE, "head_epochs": 0, "body_learning_rate": 1.0, "batch_norm": "train"}
+# The background class makes six of five: the classifier is not of as many as there.
+DONOR = {"recipe": "quick", "epochs": 8, "decay_epochs": 8, "background_class": True}
+
 FROM_SCRATCH: dict[str, dict[str, Any]] = {
-    "from scratch, finetune": BASE | SCRATCH,
-    "from scratch, quick": BASE | {"recipe": "quick", "early_stopping_patience": 10},
+    "from scratch, finetune": SCRATCH,
+    "from scratch, recalibrated": SCRATCH | {"batch_norm": "recalibrate"},
+    "from scratch, quick": {"recipe": "quick", **LENGTH},
 }
 FINE_TUNED: dict[str, dict[str, Any]] = {
-    "batch norm frozen": BASE,
+    "finetune: batch norm frozen": BASE,
     "batch norm trained": BASE | {"batch_norm": "train"},
     "batch norm recalibrated": BASE | {"batch_norm": "recalibrate"},
+    "body at a tenth of the rate": BASE | {"body_learning_rate": 0.1},
+    "body at the same rate": BASE | {"body_learning_rate": 1.0},
     "classifier alone": BASE | {"freeze": "body"},
-    "all at once, one rate": BASE | {"head_epochs": 0, "body_learning_rate": 1.0},
 }
 
 
@@ -89,14 +92,16 @@ def main() -> None:
     import keras_mobilenets as km
 
     started = time.perf_counter()
-    accuracies: dict[str, list[float]] = {}
-    epochs: dict[str, list[int]] = {}
-    first_networks = []
+    found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         for seed in SEEDS:
             folder = pathlib.Path(name) / str(seed)
+            many = write_folder(folder / "first", FIRST, MANY, seed)
+            few = write_folder(folder / "other", OTHER, FEW, seed)
 
-            def run(label: str, folder=folder, seed=seed, **settings: Any) -> Any:
+            def run(
+                label: str, folder=folder, seed=seed, **settings: Any
+            ) -> pathlib.Path:
                 run = km.train(
                     **NETWORK,
                     workdir=folder / label,
@@ -104,44 +109,38 @@ def main() -> None:
                     verbose=False,
                     **settings,
                 )
-                print(f"seed {seed}, {label}: {run.report['test']['accuracy']:.2%}")
-                return run
+                accuracy = round(100 * run.report["test"]["accuracy"], 2)
+                print(f"seed {seed}, {label}: {accuracy} %", flush=True)
+                found.setdefault(label, []).append(accuracy)
+                return run.workdir / "model.keras"
 
-            sizes = {"train": 400, "validation": 40, "test": 100}
-            many = write_folder(folder / "first", FIRST, sizes, seed)
-            donor = run("the first network", data=many, recipe="quick")
-            first_networks.append(round(100 * donor.report["test"]["accuracy"], 2))
-            sizes = {"train": 20, "validation": 20, "test": 1000}
-            few = write_folder(folder / "other", OTHER, sizes, seed)
-            weights = donor.workdir / "model.keras"
-            for label, settings in (FROM_SCRATCH | FINE_TUNED).items():
-                given = weights if label in FINE_TUNED else None
-                report = run(label, data=few, weights=given, **settings).report
-                found = round(100 * report["test"]["accuracy"], 2)
-                accuracies.setdefault(label, []).append(found)
-                epochs.setdefault(label, []).append(report["epochs"])
+            weights = run("the first network, on its classes", data=many, **DONOR)
+            for label, settings in FROM_SCRATCH.items():
+                run(label, data=few, **settings)
+            for label, settings in FINE_TUNED.items():
+                run(label, data=few, weights=weights, **settings)
+    gains = {
+        label: [
+            round(tuned - scratch, 2)
+            for tuned, scratch in zip(
+                found["finetune: batch norm frozen"], found[label], strict=True
+            )
+        ]
+        for label in FROM_SCRATCH
+    }
     rows = [
-        {
-            "run": label,
-            "test_accuracy": found,
-            "mean": round(statistics.mean(found), 2),
-            "epochs": epochs[label],
-        }
-        for label, found in accuracies.items()
+        {"run": label, "test_accuracy": each, "mean": round(statistics.mean(each), 2)}
+        for label, each in found.items()
     ]
-    best = max(FROM_SCRATCH, key=lambda label: statistics.mean(accuracies[label]))
-    pairs = zip(accuracies["batch norm frozen"], accuracies[best], strict=True)
-    gains = [round(tuned - scratch, 2) for tuned, scratch in pairs]
     header = ["run", *(f"seed {seed}" for seed in SEEDS), "mean"]
     print(table(header, [(r["run"], *r["test_accuracy"], r["mean"]) for r in rows]))
-    print(f"finetune gains {gains} points over {best!r}, by {BAR} or more is the bar")
+    for label, points in gains.items():
+        print(f"finetune gains {points} points on {label!r}")
     result = {
         "network": NETWORK,
-        "images_a_class": {"train": 20, "validation": 20, "test": 1000},
-        "first_network_test_accuracy": first_networks,
-        "most_steps": EPOCHS * (20 * len(OTHER) // BASE["batch_size"]),
+        "images_a_class": {"first": MANY, "other": FEW},
+        "steps": LENGTH["epochs"] * FEW["train"] * len(OTHER) // LENGTH["batch_size"],
         "rows": rows,
-        "gain_over": best,
         "gains": gains,
         "bar": BAR,
         "seconds": round(time.perf_counter() - started),
