@@ -293,7 +293,9 @@ FINETUNE = _derived(
     SLIM_V2,
     "finetune",
     "From pretrained weights to a few hundred images of one's own.",
-    "Nothing yet.",
+    "V2 0.35 at 48 px, from five classes of Fashion-MNIST to five others, 20 images "
+    "each, 40 steps: 78.2 % of their test images, and 37.1 % from scratch, in the mean "
+    "of three seeds, by `python -m experiments.finetuning`.",
     learning_rate=(
         0.045,
         "[our choice] the papers'; at slim's 0.01 the new classifier takes 1,000 steps",
