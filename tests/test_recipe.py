@@ -17,7 +17,9 @@ from keras_mobilenets.recipe import (
     recipes,
 )
 
-KINDS = {"paper", "slim", "garden", "torch", "flowers", "our choice"}
+KINDS = {
+    "paper", "slim", "garden", "torch", "flowers", "keras", "tutorial", "our choice",
+}  # fmt: skip
 
 
 def source_tags(source):
@@ -35,6 +37,7 @@ def test_names():
         "model_garden_v2",
         "torchvision_v2",
         "quick",
+        "finetune",
     }
     assert all(recipe.name == name for name, recipe in recipes.items())
 
@@ -263,6 +266,8 @@ NUMBERS = [
     "early_stopping_patience",
     "crop_min_covered",
     "eval_crop",
+    "head_epochs",
+    "body_learning_rate",
 ]
 FLAGS = [
     "scale_learning_rate",
@@ -272,12 +277,13 @@ FLAGS = [
     "flip",
     "exif_orientation",
 ]
-WORDS = ["optimizer", "weight_decay_scope", "color", "resize"]
+WORDS = ["optimizer", "weight_decay_scope", "color", "resize", "batch_norm"]
+NAMES = ["freeze"]
 PAIRS = ["crop_area", "crop_aspect"]
 
 
 def test_every_field_is_tried():
-    assert sorted(NUMBERS + FLAGS + WORDS + PAIRS) == sorted(FIELDS)
+    assert sorted(NUMBERS + FLAGS + WORDS + NAMES + PAIRS) == sorted(FIELDS)
 
 
 def rejected(field, value):
@@ -441,6 +447,46 @@ def test_a_recipe_is_checked_however_it_is_made():
     assert mine.sources == dict.fromkeys(FIELDS, "[yours]")
     with pytest.raises(UsageError, match="dropout must be"):
         km.Recipe("mine", "Made by hand.", **{**values, "dropout": 1})
+
+
+NEUTRAL = {
+    "freeze": None,
+    "head_epochs": 0,
+    "body_learning_rate": 1.0,
+    "batch_norm": "train",
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(recipes) - {"finetune"}))
+def test_only_finetune_keeps_weights_as_they_are(name):
+    assert {field: getattr(recipes[name], field) for field in NEUTRAL} == NEUTRAL
+
+
+def test_a_recipe_of_before_there_was_finetuning():
+    values = {k: v for k, v in recipes["slim_v2"].as_dict().items() if k not in NEUTRAL}
+    assert km.Recipe("mine", "Made by hand.", **values) == dataclasses.replace(
+        recipes["slim_v2"], name="mine", summary="Made by hand."
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"freeze": 3},
+            "freeze must be 'body' .* or the name of a layer; got 3; or No",
+        ),
+        ({"freeze": " "}, "freeze must be 'body'"),
+        ({"head_epochs": 121}, "head_epochs must be at most the 120 epochs.*got 121"),
+        ({"head_epochs": -1}, "head_epochs must be a whole number of at least 0"),
+        ({"body_learning_rate": 1.5}, "above 0 and at most 1; got 1.5"),
+        ({"batch_norm": None}, "batch_norm must be one of 'train', 'frozen'"),
+        ({"freeze": "body", "batch_norm": "recalibrate"}, "nothing to compute anew"),
+    ],
+)
+def test_what_finetuning_cannot_be(settings, message):
+    with pytest.raises(UsageError, match=message):
+        recipes["flowers"].replace(**settings)
 
 
 def test_no_crop_covers_more_than_its_area():

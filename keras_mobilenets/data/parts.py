@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +60,21 @@ class Part:
     buffer: int = 1
     of_files: bool = False
     labels: np.ndarray | None = None
+
+
+def numbers_only(part: Part) -> Part:
+    """A part whose examples come in the same order, with nothing in them."""
+
+    def nothing() -> tf.data.Dataset:
+        return tf.data.Dataset.range(part.count).map(lambda n: (n, n))
+
+    def fetch(some: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        empty = np.full(len(some), b"", object)
+        return empty, np.zeros(len(some), np.int64), np.ones(len(some), bool)
+
+    return dataclasses.replace(
+        part, examples=nothing, fetch=fetch if part.fetch else None
+    )
 
 
 class Source(NamedTuple):
@@ -144,6 +159,16 @@ def in_order(part: Part, running: Running) -> tf.data.Dataset:
     if part.fetch:
         return _fetched(tf.data.Dataset.range(worker, part.count, workers), part)
     return part.examples().enumerate().shard(workers, worker).cache()
+
+
+def examples_at(part: Part, numbers: Sequence[int]) -> tf.data.Dataset:
+    """(number, (stored, label)) of these examples, in the order of the split."""
+    chosen = tf.constant(list(numbers), tf.int64)
+    if part.fetch and not part.of_files:
+        examples = _fetched(tf.data.Dataset.from_tensor_slices(chosen), part)
+        return examples.map(lambda number, pair, _: (number, pair))
+    examples = part.examples().enumerate()
+    return examples.filter(lambda number, _: tf.reduce_any(number == chosen))
 
 
 def _shuffled_numbers(part: Part, seed: int, running: Running) -> Shuffled:

@@ -14,7 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.architecture.shapes import Resolution, aspect, sides
-from keras_mobilenets.data.parts import Part, Running, in_order, shuffled
+from keras_mobilenets.data.parts import (
+    Part,
+    Running,
+    in_order,
+    numbers_only,
+    shuffled,
+)
 from keras_mobilenets.data.preprocessing import (
     after_eval_box,
     after_train_box,
@@ -59,6 +65,7 @@ def training_batches(
     running: Running,
     epochs: Epochs | None,
     endless: bool = False,
+    rows: tuple[np.ndarray, ...] | None = None,
     weights: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
@@ -70,8 +77,14 @@ def training_batches(
     a third part of each batch, float32 [b]. Several workers have the images of
     one worker's batch between them, step for step; or of a portion each, where a split
     is read from its shards.
+
+    `rows` are arrays that have a row for each example of the split, in its order: they
+    come in the place of images and labels, and no image is read.
     """
     steps = running.steps(part.count)
+    if rows is not None:
+        part = numbers_only(part)
+        tables = [tf.constant(array) for array in rows]
 
     examples_of = shuffled(part, seed, running, by_chance=epochs is None)
 
@@ -86,11 +99,14 @@ def training_batches(
 
     def example(key, numbered):
         index, (raw, label) = numbered[:2]
-        key = tf.stack([key, index])
-        box = train_box(key, recipe, aspect(resolution))
-        image = part.decode(raw, box, channels == 4)
-        image = after_train_box(image, key, resolution, recipe, channels)
-        label = tf.cast(label, tf.int64) + shift
+        if rows is not None:
+            image, label = (tf.gather(table, index) for table in tables)
+        else:
+            key = tf.stack([key, index])
+            box = train_box(key, recipe, aspect(resolution))
+            image = part.decode(raw, box, channels == 4)
+            image = after_train_box(image, key, resolution, recipe, channels)
+            label = tf.cast(label, tf.int64) + shift
         if weights is None:
             return image, label
         return image, label, tf.gather(tf.constant(weights, tf.float32), label)
@@ -135,29 +151,34 @@ def evaluation_batches(
     shift: int,
     running: Running,
     pad: bool,
+    numbered: bool = False,
 ) -> tf.data.Dataset:
     """Every image of a split once, in a fixed order.
 
     The last batch may be short; with `pad` it is filled with black images, and each
     batch has a third part: weights, float32 [b], 1 for images and 0 for filling. An
     image that has broken since it was found good does not count: it has weight 0, and
-    is left out where there are no weights.
+    is left out where there are no weights. `numbered` batches are padded, and have the
+    numbers of the images in the split, int64 [b], as a fourth part.
     """
+    pad = pad or numbered
     steps = -(-part.count // running.batch_size)
     mine = len(range(running.worker, part.count, running.workers))
     filling = (
         tf.zeros([*sides(resolution), channels]),
         tf.constant(shift, tf.int64),
         tf.constant(0.0),
+        tf.constant(-1, tf.int64),
     )
+    given = 4 if numbered else 3 if pad else 2
 
-    def example(_, stored, itself=True):
+    def example(number, stored, itself=True):
         raw, label = stored
         # Decoding three quarters of a JPEG takes no less than decoding all of it.
         image = cropped(part.decode(raw, None, channels == 4), eval_box(recipe))
         image = after_eval_box(image, resolution, recipe, channels)
         label = tf.cast(label, tf.int64) + shift
-        return (image, label, tf.cast(itself, tf.float32)) if pad else (image, label)
+        return (image, label, tf.cast(itself, tf.float32), number)[:given]
 
     examples = in_order(part, running)
     if part.fetch and not pad:
@@ -167,7 +188,7 @@ def evaluation_batches(
     )
     if pad:
         missing = steps * running.replica_batch_size * running.replicas - mine
-        filled = tf.data.Dataset.from_tensors(filling).repeat(missing)
+        filled = tf.data.Dataset.from_tensors(filling[:given]).repeat(missing)
         batches = examples.concatenate(filled).batch(
             running.replica_batch_size, drop_remainder=True
         )

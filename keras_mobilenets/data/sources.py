@@ -6,9 +6,10 @@ import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.architecture.arguments import (
@@ -22,8 +23,15 @@ from keras_mobilenets.architecture.shapes import Resolution
 from keras_mobilenets.data.checking import ANSWERS
 from keras_mobilenets.data.finding import find_source, name_of
 from keras_mobilenets.data.index import Index
-from keras_mobilenets.data.parts import MEMORY_BUDGET, Running
+from keras_mobilenets.data.parts import (
+    MEMORY_BUDGET,
+    Part,
+    Running,
+    Source,
+    examples_at,
+)
 from keras_mobilenets.data.pipeline import Epochs, evaluation_batches, training_batches
+from keras_mobilenets.data.preprocessing import eval_image
 from keras_mobilenets.data.weighting import class_weights
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import take
@@ -45,7 +53,8 @@ class Splits:
     `batch_size`, those of all workers together.
 
     `train_once` has the training images prepared as for evaluation, every one once, as
-    `validation` has its own. Each of the four is made when it is first asked for.
+    `validation` has its own. `enumerated` batches say which image is which; `names_of`
+    and `images` tell more of those.
 
     `source` is the absolute path of a folder or a CSV file, the name, or what data in
     memory is known by ("arrays:" and a digest of it). `index` says which examples
@@ -56,12 +65,19 @@ class Splits:
     the data of several replicas end inside `fit`, Keras counts a step too many.
     `endless(anywhere=True)` begins at an epoch by chance, for processes that train
     each at its own pace.
+    `undistorted()` has every training image once, in the order of their numbers, as an
+    epoch shows it where the recipe distorts nothing; `endless(rows=...)` has rows of
+    arrays with these numbers in the place of (images, labels), which a source that is
+    not `numbered` cannot have.
     `for_worker(input_context)` are the splits that `load_data` gives with that
     `input_context`, without looking through the source again; `set_epoch` and
     `set_position` of either hold for both.
     """
 
     source: str
+    train: tf.data.Dataset
+    validation: tf.data.Dataset
+    test: tf.data.Dataset
     classes: tuple[str, ...]
     num_train: int
     num_validation: int
@@ -77,35 +93,50 @@ class Splits:
     for_worker: Callable[[tf.distribute.InputContext], Splits] = dataclasses.field(
         repr=False
     )
-    _once: Callable[[str], tf.data.Dataset] = dataclasses.field(repr=False)
-    _shuffled: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
-
-    # Tracing a pipeline takes a second, and few need all of them. In an init_scope: a
-    # dataset that is first asked for inside a tf.function would belong to its graph.
-
-    @functools.cached_property
-    def train(self) -> tf.data.Dataset:
-        """Shuffled, distorted batches: a pass is an epoch."""
-        with tf.init_scope():
-            return self._shuffled()
-
-    @functools.cached_property
-    def validation(self) -> tf.data.Dataset:
-        """Every validation image once."""
-        with tf.init_scope():
-            return self._once("validation")
-
-    @functools.cached_property
-    def test(self) -> tf.data.Dataset:
-        """Every test image once."""
-        with tf.init_scope():
-            return self._once("test")
+    undistorted: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
+    numbered: bool
+    _make_train_once: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
+    _enumerate: Callable[[str], tf.data.Dataset] = dataclasses.field(repr=False)
+    _parts: Source = dataclasses.field(repr=False)
+    _recipe: Recipe = dataclasses.field(repr=False)
 
     @functools.cached_property
     def train_once(self) -> tf.data.Dataset:
         """Every training image once, prepared as for evaluation."""
-        with tf.init_scope():
-            return self._once("train")
+        return self._make_train_once()
+
+    def enumerated(self, split: str) -> tf.data.Dataset:
+        """Every image of a split once, padded: (images, labels, weights, numbers).
+
+        The numbers, int64 [b], count the images of the split from 0; those of weight 0
+        mean nothing.
+        """
+        return self._enumerate(split)
+
+    def names_of(self, split: str, numbers: Sequence[int]) -> list[str | int]:
+        """The paths of images, or their numbers where they have no files."""
+        part = getattr(self._parts, split)
+        if not part.of_files:
+            return list(numbers)
+        found = {
+            int(number): os.fsdecode(path.numpy())
+            for number, (path, _) in examples_at(part, numbers)
+        }
+        return [found[number] for number in numbers]
+
+    def images(self, split: str, numbers: Sequence[int]) -> list[np.ndarray]:
+        """Images of a split by their numbers, prepared as for evaluation."""
+        part = getattr(self._parts, split)
+        found = {
+            int(number): eval_image(
+                part.decode(stored, None, self.channels == 4),
+                self.resolution,
+                self._recipe,
+                self.channels,
+            ).numpy()
+            for number, (stored, _) in examples_at(part, numbers)
+        }
+        return [found[number] for number in numbers]
 
     @property
     def test_is_validation(self) -> bool:
@@ -289,13 +320,22 @@ def load_data(
         if pad_evaluation is not None:
             pad = pad_evaluation
 
-        def once(name: str) -> tf.data.Dataset:
-            part = getattr(parts, name)
+        def once(part: Part, numbered: bool = False) -> tf.data.Dataset:
             return evaluation_batches(
-                part, resolution, channels, recipe, shift, running, pad
+                part, resolution, channels, recipe, shift, running, pad, numbered
             )
 
-        def train(endless: bool, anywhere: bool = False) -> tf.data.Dataset:
+        def undistorted() -> tf.data.Dataset:
+            whole = recipe.replace(eval_crop=None)
+            return evaluation_batches(
+                parts.train, resolution, channels, whole, shift, running, pad=False
+            )
+
+        def train(
+            endless: bool,
+            anywhere: bool = False,
+            rows: tuple[np.ndarray, ...] | None = None,
+        ) -> tf.data.Dataset:
             return training_batches(
                 parts.train,
                 resolution,
@@ -306,11 +346,15 @@ def load_data(
                 running,
                 None if anywhere else epochs,
                 endless,
+                rows,
                 None if weights is None else (*[1.0] * shift, *weights),
             )
 
         return Splits(
             source=name_of(source),
+            train=train(endless=False),
+            validation=once(parts.validation),
+            test=once(parts.test),
             classes=classes,
             num_train=parts.train.count,
             num_validation=parts.validation.count,
@@ -322,12 +366,16 @@ def load_data(
             class_weights=weights,
             index=Index(parts.describe),
             epochs=epochs,
-            endless=lambda anywhere=False: train(True, anywhere),
+            endless=lambda anywhere=False, rows=None: train(True, anywhere, rows),
             for_worker=lambda context: splits_of(
                 _running(batch_size, context, threads)
             ),
-            _once=once,
-            _shuffled=lambda: train(endless=False),
+            undistorted=undistorted,
+            numbered=parts.train.shards is None,
+            _make_train_once=lambda: once(parts.train),
+            _enumerate=lambda split: once(getattr(parts, split), numbered=True),
+            _parts=parts,
+            _recipe=recipe,
         )
 
     return splits_of(running)

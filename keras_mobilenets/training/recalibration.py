@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,7 @@ from keras_mobilenets.training.averaging import (
     set_averages,
 )
 from keras_mobilenets.training.batch_norm import BatchNorm, batch_norms
+from keras_mobilenets.training.step import is_bound
 
 
 class _Statistics:
@@ -99,7 +101,8 @@ def recalibrate(
     (unbiased) variance become those of all images seen, each image counted once,
     whatever the size of its batch; dropout is off. Weights do not change, and nothing
     does where it fails. Where a recipe keeps averages, theirs are recomputed too, at
-    the averaged weights. Layers that are not trainable keep theirs.
+    the averaged weights. Layers that are not trainable, or that a recipe freezes, keep
+    theirs.
 
     Args:
         model: compiled or not.
@@ -120,7 +123,8 @@ def recalibrate(
             "dataset must yield batches of images, or of (images, labels); got "
             f"{dataset!r}"
         )
-    layers = [layer for layer in batch_norms(model) if layer.trainable]
+    with model.train_step.resting if is_bound(model) else contextlib.nullcontext():
+        layers = [layer for layer in batch_norms(model) if layer.trainable]
     averages = get_averages(model)
     own, averaged = _Statistics(model, layers), _Statistics(model, layers)
     averaged.forward = own.forward
