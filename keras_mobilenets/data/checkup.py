@@ -17,7 +17,7 @@ from keras_mobilenets.architecture.arguments import check_resolution
 from keras_mobilenets.data.checking import Broken
 from keras_mobilenets.data.decoding import exif_orientation
 from keras_mobilenets.data.headers import JPEG
-from keras_mobilenets.data.parts import PARTS, Part, Source
+from keras_mobilenets.data.parts import PARTS, Part, Source, examples_at
 from keras_mobilenets.data.preprocessing import eval_image, train_image
 from keras_mobilenets.data.sources import find_source
 from keras_mobilenets.errors import UsageError
@@ -307,15 +307,8 @@ def _draw(
         if len(first) < ROWS:
             first.setdefault(example.label, number)
     part, chosen = parts.train, list(first.values())
-    stored = (
-        part.examples()
-        .enumerate()
-        .filter(
-            lambda number, _: tf.reduce_any(number == tf.constant(chosen, tf.int64))
-        )
-    )
     rows = []
-    for number, (raw, _) in stored.take(len(chosen)):
+    for number, (raw, _) in examples_at(part, chosen).take(len(chosen)):
         image = part.decode(raw, None)
         seeds = [tf.stack([number, epoch]) for epoch in range(COLUMNS - 1)]
         rows.append(

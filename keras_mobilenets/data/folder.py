@@ -196,6 +196,7 @@ def _source(
             count=len(paths),
             decode=functools.partial(read_image, bmp=bmp, exif=exif),
             fetch=read_by_number(paths, labels, checked, answer, where),
+            of_files=True,
         )
 
     def describe() -> dict[str, Any]:

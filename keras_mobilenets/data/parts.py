@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,8 @@ class Part:
     - from `shards`, if there are any, through a buffer of `buffer` examples: the split
       is larger than the memory budget;
     - else all of them are kept in memory.
+
+    What is stored of one that is `of_files` is a path.
     """
 
     examples: Callable[[], tf.data.Dataset]
@@ -53,6 +55,7 @@ class Part:
     fetch: Fetch | None = None
     shards: Shards | None = None
     buffer: int = 1
+    of_files: bool = False
 
 
 PARTS = ("train", "validation", "test")
@@ -140,6 +143,13 @@ def in_order(part: Part, running: Running) -> tf.data.Dataset:
     if part.fetch:
         return _fetched(tf.data.Dataset.range(worker, part.count, workers), part)
     return part.examples().enumerate().shard(workers, worker).cache()
+
+
+def examples_at(part: Part, numbers: Sequence[int]) -> tf.data.Dataset:
+    """(number, (stored, label)) of these examples, in the order of the split."""
+    chosen = tf.constant(list(numbers), tf.int64)
+    examples = part.examples().enumerate()
+    return examples.filter(lambda number, _: tf.reduce_any(number == chosen))
 
 
 def _shuffled_numbers(part: Part, seed: int, running: Running) -> Shuffled:

@@ -126,29 +126,34 @@ def evaluation_batches(
     shift: int,
     running: Running,
     pad: bool,
+    numbered: bool = False,
 ) -> tf.data.Dataset:
     """Every image of a split once, in a fixed order.
 
     The last batch may be short; with `pad` it is filled with black images, and each
     batch has a third part: weights, float32 [b], 1 for images and 0 for filling. An
     image that has broken since it was found good does not count: it has weight 0, and
-    is left out where there are no weights.
+    is left out where there are no weights. `numbered` batches are padded, and have the
+    numbers of the images in the split, int64 [b], as a fourth part.
     """
+    pad = pad or numbered
     steps = -(-part.count // running.batch_size)
     mine = len(range(running.worker, part.count, running.workers))
     filling = (
         tf.zeros([resolution, resolution, 3]),
         tf.constant(shift, tf.int64),
         tf.constant(0.0),
+        tf.constant(-1, tf.int64),
     )
+    given = 4 if numbered else 3 if pad else 2
 
-    def example(_, stored, itself=True):
+    def example(number, stored, itself=True):
         raw, label = stored
         # Decoding three quarters of a JPEG takes no less than decoding all of it.
         image = cropped(part.decode(raw, None), eval_box(recipe))
         image = after_eval_box(image, resolution, recipe)
         label = tf.cast(label, tf.int64) + shift
-        return (image, label, tf.cast(itself, tf.float32)) if pad else (image, label)
+        return (image, label, tf.cast(itself, tf.float32), number)[:given]
 
     examples = in_order(part, running)
     if part.fetch and not pad:
@@ -158,7 +163,7 @@ def evaluation_batches(
     )
     if pad:
         missing = steps * running.replica_batch_size * running.replicas - mine
-        filled = tf.data.Dataset.from_tensors(filling).repeat(missing)
+        filled = tf.data.Dataset.from_tensors(filling[:given]).repeat(missing)
         batches = examples.concatenate(filled).batch(
             running.replica_batch_size, drop_remainder=True
         )

@@ -6,8 +6,9 @@ import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -28,6 +29,7 @@ from keras_mobilenets.data.parts import (
     Part,
     Running,
     Source,
+    examples_at,
 )
 from keras_mobilenets.data.pipeline import Epochs, evaluation_batches, training_batches
 from keras_mobilenets.data.prepared import (
@@ -35,6 +37,7 @@ from keras_mobilenets.data.prepared import (
     find_builder,
     indexed_builder_source,
 )
+from keras_mobilenets.data.preprocessing import eval_image
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
 
@@ -54,7 +57,8 @@ class Splits:
     `batch_size`, those of all workers together.
 
     `train_once` has the training images prepared as for evaluation, every one once, as
-    `validation` has its own.
+    `validation` has its own. `enumerated` batches say which image is which; `names_of`
+    and `images` tell more of those.
 
     `source` is the absolute path of a folder, or the name. `index` says which examples
     these are; saved, it gives the same splits again: see `Index`.
@@ -87,11 +91,44 @@ class Splits:
         repr=False
     )
     _make_train_once: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
+    _enumerate: Callable[[str], tf.data.Dataset] = dataclasses.field(repr=False)
+    _parts: Source = dataclasses.field(repr=False)
+    _recipe: Recipe = dataclasses.field(repr=False)
 
     @functools.cached_property
     def train_once(self) -> tf.data.Dataset:
         """Every training image once, prepared as for evaluation."""
         return self._make_train_once()
+
+    def enumerated(self, split: str) -> tf.data.Dataset:
+        """Every image of a split once, padded: (images, labels, weights, numbers).
+
+        The numbers, int64 [b], count the images of the split from 0; those of weight 0
+        mean nothing.
+        """
+        return self._enumerate(split)
+
+    def names_of(self, split: str, numbers: Sequence[int]) -> list[str | int]:
+        """The paths of images, or their numbers where they have no files."""
+        part = getattr(self._parts, split)
+        if not part.of_files:
+            return list(numbers)
+        found = {
+            int(number): os.fsdecode(path.numpy())
+            for number, (path, _) in examples_at(part, numbers)
+        }
+        return [found[number] for number in numbers]
+
+    def images(self, split: str, numbers: Sequence[int]) -> list[np.ndarray]:
+        """Images of a split by their numbers, prepared as for evaluation."""
+        part = getattr(self._parts, split)
+        found = {
+            int(number): eval_image(
+                part.decode(stored, None), self.resolution, self._recipe
+            ).numpy()
+            for number, (stored, _) in examples_at(part, numbers)
+        }
+        return [found[number] for number in numbers]
 
     @property
     def test_is_validation(self) -> bool:
@@ -247,8 +284,10 @@ def load_data(
         if pad_evaluation is not None:
             pad = pad_evaluation
 
-        def once(part: Part) -> tf.data.Dataset:
-            return evaluation_batches(part, resolution, recipe, shift, running, pad)
+        def once(part: Part, numbered: bool = False) -> tf.data.Dataset:
+            return evaluation_batches(
+                part, resolution, recipe, shift, running, pad, numbered
+            )
 
         def train(endless: bool, anywhere: bool = False) -> tf.data.Dataset:
             return training_batches(
@@ -281,6 +320,9 @@ def load_data(
                 _running(batch_size, context, threads)
             ),
             _make_train_once=lambda: once(parts.train),
+            _enumerate=lambda split: once(getattr(parts, split), numbered=True),
+            _parts=parts,
+            _recipe=recipe,
         )
 
     return splits_of(running)
