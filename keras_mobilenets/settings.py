@@ -37,7 +37,14 @@ from keras_mobilenets.options import (
     option,
     options_of,
 )
-from keras_mobilenets.recipe import FIELDS, Recipe, get_recipe, recipes
+from keras_mobilenets.recipe import (
+    FIELDS,
+    NEUTRAL,
+    Recipe,
+    check_freeze,
+    get_recipe,
+    recipes,
+)
 
 # What `train()` chooses where nothing is said: a run of a minute on the digits,
 # and the authors' network and recipe on everything else.
@@ -330,7 +337,29 @@ def make_settings(
     variant = {k: v for k, v in settings.variant.items() if k != "batch_norm_epsilon"}
     settings = dataclasses.replace(settings, **check_variant(name, variant))
     settings.cost()  # a combination that makes no network
+    _check_finetuning(settings)
     return settings
+
+
+def _check_finetuning(settings: Settings) -> None:
+    """Refuse to freeze layers that the network has not, or that hold random weights."""
+    recipe = settings.recipe
+    layers = [row.name for row in settings.cost().layers]
+    check_freeze(recipe.freeze, layers[:-1], settings.name)
+    kept = {
+        "freeze": recipe.freeze,
+        "head_epochs": recipe.head_epochs or None,
+        "batch_norm": "frozen" if recipe.batch_norm == "frozen" else None,
+    }
+    kept = {field: value for field, value in kept.items() if value is not None}
+    if kept and settings.weights is None:
+        given = ", ".join(f"{field}={value!r}" for field, value in kept.items())
+        off = ", ".join(f"{field}={NEUTRAL[field]!r}" for field in kept)
+        raise UsageError(
+            f"weights must be given for {given} (recipe {recipe.name!r}), which keep "
+            "what is there before training; got None, so that would be random: give "
+            f"weights=FILE or 'imagenet', or {off}"
+        )
 
 
 def _flat(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,12 +382,14 @@ def _flat(stored: Mapping[str, Any]) -> dict[str, Any]:
 def recipe_from(stored: Mapping[str, Any]) -> Recipe:
     """The recipe that `as_dict` or a report wrote down.
 
-    Fields that it lacks, as of an older version, are those of the recipe of its name.
+    Fields that it lacks, as of an older version, are those of the recipe of its name,
+    or neutral.
 
     Raises:
         UsageError: it is not one.
     """
     name = stored.get("name")
+    stored = stored if name in recipes else {**NEUTRAL, **stored}
     missing = [field for field in FIELDS if field not in stored]
     if not isinstance(name, str) or (missing and name not in recipes):
         lacks = ", ".join(missing[:3]) if isinstance(name, str) else "its name"

@@ -53,12 +53,13 @@ def prepared_fashion_mnist(
         url_infos: ClassVar[dict] = {}  # no downloads, so no checksums to look for
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-            return {split: _examples(start) for split, start in FILES.items()}
+            return {split: examples(start) for split, start in FILES.items()}
 
     return prepared(FashionMnist, data_dir)
 
 
-def _examples(start: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def examples(start: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The examples of "train" or "t10k", in the package's order."""
     images = _read(FOLDER / IMAGES.format(start), 3)[..., np.newaxis]
     labels = _read(FOLDER / LABELS.format(start), 1)
     if len(images) != len(labels):

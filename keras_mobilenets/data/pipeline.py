@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_mobilenets.data.parts import Part, Running, in_order, shuffled
+from keras_mobilenets.data.parts import (
+    Part,
+    Running,
+    in_order,
+    numbers_only,
+    shuffled,
+)
 from keras_mobilenets.data.preprocessing import (
     after_eval_box,
     after_train_box,
@@ -57,6 +63,7 @@ def training_batches(
     running: Running,
     epochs: Epochs | None,
     endless: bool = False,
+    rows: tuple[np.ndarray, ...] | None = None,
 ) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
 
@@ -66,8 +73,14 @@ def training_batches(
     one's Python. `shift` is added to the labels. Several workers have the images of
     one worker's batch between them, step for step; or of a portion each, where a split
     is read from its shards.
+
+    `rows` are arrays that have a row for each example of the split, in its order: they
+    come in the place of images and labels, and no image is read.
     """
     steps = running.steps(part.count)
+    if rows is not None:
+        part = numbers_only(part)
+        tables = [tf.constant(array) for array in rows]
 
     examples_of = shuffled(part, seed, running, by_chance=epochs is None)
 
@@ -82,6 +95,8 @@ def training_batches(
 
     def example(key, numbered):
         index, (raw, label) = numbered[:2]
+        if rows is not None:
+            return tuple(tf.gather(table, index) for table in tables)
         key = tf.stack([key, index])
         image = part.decode(raw, train_box(key, recipe))
         image = after_train_box(image, key, resolution, recipe)

@@ -68,6 +68,10 @@ class Splits:
     the data of several replicas end inside `fit`, Keras counts a step too many.
     `endless(anywhere=True)` begins at an epoch by chance, for processes that train
     each at its own pace.
+    `undistorted()` has every training image once, in the order of their numbers, as an
+    epoch shows it where the recipe distorts nothing; `endless(rows=...)` has rows of
+    arrays with these numbers in the place of (images, labels), which a source that is
+    not `numbered` cannot have.
     `for_worker(input_context)` are the splits that `load_data` gives with that
     `input_context`, without looking through the source again; `set_epoch` and
     `set_position` of either hold for both.
@@ -90,6 +94,8 @@ class Splits:
     for_worker: Callable[[tf.distribute.InputContext], Splits] = dataclasses.field(
         repr=False
     )
+    undistorted: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
+    numbered: bool
     _make_train_once: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
     _enumerate: Callable[[str], tf.data.Dataset] = dataclasses.field(repr=False)
     _parts: Source = dataclasses.field(repr=False)
@@ -289,7 +295,17 @@ def load_data(
                 part, resolution, recipe, shift, running, pad, numbered
             )
 
-        def train(endless: bool, anywhere: bool = False) -> tf.data.Dataset:
+        def undistorted() -> tf.data.Dataset:
+            whole = recipe.replace(eval_crop=None)
+            return evaluation_batches(
+                parts.train, resolution, whole, shift, running, pad=False
+            )
+
+        def train(
+            endless: bool,
+            anywhere: bool = False,
+            rows: tuple[np.ndarray, ...] | None = None,
+        ) -> tf.data.Dataset:
             return training_batches(
                 parts.train,
                 resolution,
@@ -299,6 +315,7 @@ def load_data(
                 running,
                 None if anywhere else epochs,
                 endless,
+                rows,
             )
 
         return Splits(
@@ -315,10 +332,12 @@ def load_data(
             steps_per_epoch=running.steps(parts.train.count),
             index=Index(parts.describe),
             epochs=epochs,
-            endless=lambda anywhere=False: train(True, anywhere),
+            endless=lambda anywhere=False, rows=None: train(True, anywhere, rows),
             for_worker=lambda context: splits_of(
                 _running(batch_size, context, threads)
             ),
+            undistorted=undistorted,
+            numbered=parts.train.shards is None,
             _make_train_once=lambda: once(parts.train),
             _enumerate=lambda split: once(getattr(parts, split), numbered=True),
             _parts=parts,

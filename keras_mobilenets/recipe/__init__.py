@@ -10,5 +10,7 @@ Pure Python: importing this package does not import TensorFlow.
 from keras_mobilenets.recipe.named import get_recipe as get_recipe
 from keras_mobilenets.recipe.named import recipes as recipes
 from keras_mobilenets.recipe.record import FIELDS as FIELDS
+from keras_mobilenets.recipe.record import NEUTRAL as NEUTRAL
 from keras_mobilenets.recipe.record import Recipe as Recipe
+from keras_mobilenets.recipe.record import check_freeze as check_freeze
 from keras_mobilenets.recipe.record import difference as difference

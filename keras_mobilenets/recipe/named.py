@@ -5,6 +5,8 @@
 - [garden]    tensorflow/models `official/vision` (TF Model Garden);
 - [torch]     pytorch/vision `references/classification`;
 - [flowers]   a published study of V2 on Flowers102;
+- [keras]     keras.io's guide "Transfer learning & fine-tuning";
+- [tutorial]  tensorflow.org's tutorial "Transfer learning and fine-tuning" (V2);
 - [our choice] none of them says; the reason follows.
 """
 
@@ -95,6 +97,10 @@ SLIM_V2 = _recipe(
     color=("fast", f"{_INCEPTION}: fast_mode is the default"),
     resize=("tf1", f"{_INCEPTION}: tf.image.resize_bilinear of TF1"),
     eval_crop=(0.875, f"{_INCEPTION}: of each side"),
+    freeze=(None, f"{_SCRIPT} trainable_scopes: all"),
+    head_epochs=(0, f"{_SCRIPT}: from scratch"),
+    body_learning_rate=(1.0, f"{_SCRIPT}: one rate for all"),
+    batch_norm=("train", f"{_SCRIPT}: is_training"),
 )
 
 PAPER_V2 = _derived(
@@ -278,6 +284,60 @@ QUICK = _derived(
     eval_crop=(None, "[our choice] small images are shown whole"),
 )
 
+_FLOWERS_V1 = "[slim] scripts/finetune_inception_v1_on_flowers.sh"
+_FLOWERS_V3 = "[slim] scripts/finetune_inception_v3_on_flowers.sh"
+_KERAS_GUIDE = "[keras] guides/transfer_learning.py"
+_TUTORIAL = "[tutorial]"
+
+FINETUNE = _derived(
+    SLIM_V2,
+    "finetune",
+    "From pretrained weights to a few hundred images of one's own.",
+    "XXX",
+    learning_rate=(0.01, f"{_FLOWERS_V1}, {_FLOWERS_V3}: of the new classifier"),
+    scale_learning_rate=(
+        False,
+        "[our choice] few steps on few images: a higher rate has no time to settle",
+    ),
+    asynchronous_workers=(1, _ONE_PACE),
+    decay_rate=(0.1, "[our choice] slim's is fixed; few images want a calm end"),
+    decay_epochs=(30.0, "[our choice] the length of the run"),
+    staircase=(False, "[our choice] smooth over a short run"),
+    label_smoothing=(0.0, f"{_FLOWERS_V1}: {_SCRIPT}'s default"),
+    background_class=(False, "[our choice] one's own images have none"),
+    dropout=(0.2, f"{_TUTORIAL}; [slim] training_scope, dropout_keep_prob 0.8"),
+    ema_decay=(
+        None,
+        "[our choice] a few hundred steps, and early stopping keeps the best epoch",
+    ),
+    batch_norm_momentum=(
+        0.9,
+        "[our choice] used with batch_norm=train only, where steps are few",
+    ),
+    synchronize_batch_norm=(False, "[our choice] frozen, there is nothing to share"),
+    batch_size=(32, f"{_FLOWERS_V1}, {_FLOWERS_V3}"),
+    epochs=(30, "[our choice] the classifier's, and twice as many of all layers"),
+    early_stopping_patience=(10, "[our choice] a third of the run, from its switch on"),
+    crop_area=(
+        None,
+        "[our choice] so that the classifier trains on features computed once",
+    ),
+    flip=(
+        False,
+        "[our choice] as crop_area; say yes where left and right are alike",
+    ),
+    exif_orientation=(True, "[our choice] your own photos are seen as they were taken"),
+    color=(None, "[our choice] as crop_area"),
+    eval_crop=(None, "[our choice] the whole image, as in training"),
+    freeze=(None, f"{_FLOWERS_V1}, {_FLOWERS_V3}: all layers, after the new one"),
+    head_epochs=(
+        10,
+        f"{_TUTORIAL} 10; {_FLOWERS_V3}: 1,000 steps of 32 of 3,320 images are 9.6",
+    ),
+    body_learning_rate=(0.1, f"{_FLOWERS_V1}: 0.001 after 0.01; v3's has 0.0001"),
+    batch_norm=("frozen", f"{_KERAS_GUIDE}; {_TUTORIAL}: in inference mode"),
+)
+
 recipes: Mapping[str, Recipe] = types.MappingProxyType(
     {
         recipe.name: recipe
@@ -291,6 +351,7 @@ recipes: Mapping[str, Recipe] = types.MappingProxyType(
             MODEL_GARDEN_V2,
             TORCHVISION_V2,
             QUICK,
+            FINETUNE,
         )
     }
 )

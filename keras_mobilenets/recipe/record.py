@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_mobilenets.architecture.arguments import (
@@ -17,9 +17,10 @@ from keras_mobilenets.architecture.arguments import (
     check_integer,
     check_known,
     check_number,
+    suggest,
 )
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.options import Check, option, options_of
+from keras_mobilenets.options import NOT_GIVEN, Check, option, options_of
 
 LARGEST = 1e30  # in float32 too, times any number of steps
 MOST = 10**6  # epochs, images and workers: far above any use
@@ -69,6 +70,16 @@ def pair(end: Check) -> Check:
         return low, high
 
     return check
+
+
+def named_layer(name: str, value: Any) -> str:
+    """The name of a layer; whether the network has it, `check_freeze` says."""
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(
+            f"{name} must be 'body' (all but the classifier) or the name of a layer; "
+            f"got {value!r}"
+        )
+    return value
 
 
 def optional(check: Check) -> Check:
@@ -200,6 +211,29 @@ class Recipe:
         "central share of each side in evaluation; None: the whole image",
     )
 
+    # Fine-tuning of weights that are there before. Neutral where a recipe of one's own,
+    # or of an older version, has not got them.
+    freeze: str | None = option(
+        optional(named_layer),
+        "body (all but the classifier), or the layer up to which nothing is trained, "
+        "such as block_13_project; None: all is trained",
+        None,
+    )
+    head_epochs: int = option(
+        integer(0), "first so many of the epochs with the body frozen", 0
+    )
+    body_learning_rate: float = option(
+        number(0, 1, above=True),
+        "learning rate of the body, as a share of the classifier's",
+        1.0,
+    )
+    batch_norm: str = option(
+        choice("train", "frozen", "recalibrate"),
+        "train; frozen: moving statistics are used in training, and kept; recalibrate: "
+        "as train, and computed anew at the end. A frozen layer's are always kept",
+        "train",
+    )
+
     # What was run of it here, with which command.
     measured: str = dataclasses.field(default="", compare=False)
     # Field to where its value comes from; what is not there is the caller's.
@@ -240,10 +274,26 @@ class Recipe:
 
 
 FIELDS = tuple(options_of(Recipe))
+# What a recipe has that says nothing of a field.
+NEUTRAL = {
+    name: field.default
+    for name, field in options_of(Recipe).items()
+    if field.default is not NOT_GIVEN
+}
 
 
 def _check_together(recipe: Recipe) -> None:
     """Refuse values that exclude each other."""
+    if recipe.head_epochs > recipe.epochs:
+        raise UsageError(
+            f"head_epochs must be at most the {recipe.epochs} epochs, which they are "
+            f"part of; got {recipe.head_epochs}: lower it, or raise epochs"
+        )
+    if recipe.freeze == "body" and recipe.batch_norm == "recalibrate":
+        raise UsageError(
+            "batch_norm='recalibrate' has nothing to compute anew where freeze='body' "
+            "keeps every layer's statistics: give batch_norm='frozen', or freeze less"
+        )
     if recipe.crop_area is not None and recipe.crop_min_covered > recipe.crop_area[1]:
         raise UsageError(
             f"crop_min_covered must be at most crop_area's upper end "
@@ -255,6 +305,23 @@ def _check_together(recipe: Recipe) -> None:
             "epsilon must be above 0 where initial_accumulator is 0 (the first update "
             f"would divide by zero, in float32); got epsilon={recipe.epsilon!r}"
         )
+
+
+def check_freeze(freeze: str | None, layers: Sequence[str], network: str) -> None:
+    """Refuse a recipe's `freeze` that is none of a network's layers.
+
+    `layers` are those before its classifier.
+
+    Raises:
+        UsageError: with the nearest that there is.
+    """
+    if freeze is None or freeze == "body" or freeze in layers:
+        return
+    raise UsageError(
+        f"freeze must be None, 'body' or a layer of {network} before its classifier, "
+        f"from {layers[0]!r} to {layers[-1]!r}; got {freeze!r}"
+        f"{suggest(freeze, layers)}"
+    )
 
 
 def difference(first: Recipe, second: Recipe) -> list[tuple[str, Any, Any, str, str]]:

@@ -63,6 +63,7 @@ def fit(
         verbose=int(verbose),
     )
     model.stop_training = False
+    model.train_step.choose_phase()  # `fit` is called anew where the next begins
     heard.on_train_begin()
     for epoch in range(initial_epoch, epochs):
         heard.on_epoch_begin(epoch)

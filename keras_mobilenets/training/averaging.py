@@ -19,6 +19,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets.recipe import NEUTRAL
+from keras_mobilenets.training.freezing import find_classifier
 from keras_mobilenets.training.step import (
     bind,
     check_compiled,
@@ -32,10 +34,10 @@ Base: Any = object  # to a type checker: what it is mixed into
 class OfRecipe(Base):
     """What makes a Keras optimizer that of a recipe: before it in a class' bases.
 
-    `recipe` is what the training step needs to know of a recipe: `ema_decay`,
-    `synchronize_batch_norm`, `weight_decay`, `weight_decay_scope`. It is part of the
-    optimizer's configuration, so a model that Keras loads, whose optimizer it then
-    builds, is bound to its recipe's step again. None: a plain Keras optimizer.
+    `recipe` is what the training step needs to know of a recipe: its fields `FIELDS`,
+    and `head_steps`, its head_epochs in steps. It is part of the optimizer's
+    configuration, so a model that Keras loads, whose optimizer it then builds, is
+    bound to its recipe's step again. None: a plain Keras optimizer.
     """
 
     FIELDS = (
@@ -43,13 +45,20 @@ class OfRecipe(Base):
         "synchronize_batch_norm",
         "weight_decay",
         "weight_decay_scope",
+        "freeze",
+        "body_learning_rate",
+        "batch_norm",
     )
 
     def __init__(
         self, *args: Any, recipe: Mapping[str, Any] | None = None, **kwargs: Any
     ):
         super().__init__(*args, **kwargs)
-        self.recipe = None if recipe is None else {f: recipe[f] for f in self.FIELDS}
+        self.recipe = None
+        if recipe is not None:  # a file of an older version has not got all of it
+            stored = {**NEUTRAL, "head_steps": 0, **recipe}
+            self.recipe = {f: stored[f] for f in (*self.FIELDS, "head_steps")}
+        self._shares: list[float] | None = None  # of the rate, a variable of the body's
         self.averages: Any = None  # keras.Variable: all of them, end to end
         self._model_of: Any = None
 
@@ -60,14 +69,20 @@ class OfRecipe(Base):
     def build(self, variables: list[keras.Variable]) -> None:
         if self.built:
             return
-        super().build(variables)
         if self.recipe is None:
+            super().build(variables)
             return
         if self._model_of is None:
             bind(find_model(self))
+        model = self._model_of()
+        variables = model.train_step.trained
+        super().build(variables)
+        share = self.recipe["body_learning_rate"]
+        if share != 1:
+            full = {id(variable) for variable in find_classifier(model).weights}
+            self._shares = [1.0 if id(v) in full else share for v in variables]
         if self.recipe["ema_decay"] is not None:
             # One variable: a step of MobileNetV2 has one update to trace, not 262.
-            model = self._model_of()
             self.averages = self.add_variable(
                 shape=(sum(int(np.prod(v.shape)) for v in model.weights),),
                 dtype=keras.backend.result_type("float32", model.weights[0].dtype),
@@ -76,6 +91,13 @@ class OfRecipe(Base):
                 ),
                 name="averages",
             )
+
+    def rate_of(self, variable: tf.Variable, learning_rate: tf.Tensor) -> tf.Tensor:
+        """The learning rate of one variable: the body's has a share of it."""
+        if self._shares is None:
+            return learning_rate
+        share = self._shares[self._get_variable_index(variable)]
+        return learning_rate if share == 1 else learning_rate * share
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         step = tf.convert_to_tensor(self._iterations)

@@ -13,6 +13,7 @@ from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.training.averaging import OfRecipe
 from keras_mobilenets.training.batch_norm import batch_norms, warn_if_short
 from keras_mobilenets.training.distribution import make_scale
+from keras_mobilenets.training.freezing import Resting, find_classifier, frozen
 from keras_mobilenets.training.losses import SmoothedCrossentropy, TopFive
 from keras_mobilenets.training.optimizer import SGD, RMSprop
 from keras_mobilenets.training.outputs import (
@@ -43,10 +44,11 @@ def make_schedule(
 
 
 def make_optimizer(
-    recipe: Recipe, learning_rate: ExponentialDecay
+    recipe: Recipe, learning_rate: ExponentialDecay, steps_per_epoch: int
 ) -> keras.optimizers.Optimizer:
     """The recipe's optimizer."""
     fields = {field: getattr(recipe, field) for field in OfRecipe.FIELDS}
+    fields["head_steps"] = recipe.head_epochs * steps_per_epoch
     if recipe.optimizer == "sgd":
         return SGD(learning_rate, momentum=recipe.momentum, recipe=fields)
     return RMSprop(
@@ -80,6 +82,12 @@ def compile(
     place of the layers' own regularizers. It does not touch weights: `kernel_stddev`
     acts in `train` and `build` only. `model.compile(...)` takes all of it back.
 
+    What the recipe freezes, and in its first `head_epochs` the whole body (all but the
+    last layer with weights), is not trained, whatever `fit` is called with: the steps
+    of the optimizer count. The layers' own `trainable` stays as it is, and layers that
+    are not trainable stay frozen. `batch_norm="recalibrate"` is as "train" here; call
+    `km.recalibrate` after `fit`.
+
     Args:
         model: a Keras model ending in softmax or in logits.
         recipe: a name in `km.recipes`, or a `Recipe`.
@@ -92,9 +100,9 @@ def compile(
         The same model.
 
     Raises:
-        UsageError: an unknown recipe or field, an impossible value, or a model
-            that does not end in at least two classes, or of which it cannot be told
-            whether it ends in logits.
+        UsageError: an unknown recipe or field, an impossible value, a layer to freeze
+            that the model has not, or a model that does not end in at least two
+            classes, or of which it cannot be told whether it ends in logits.
 
     Example:
         km.compile(model, "slim_v2", steps_per_epoch=len(train), ema_decay=None)
@@ -108,12 +116,17 @@ def compile(
     if from_logits is None:
         from_logits = ends_in_logits(model)
     check_flag("from_logits", from_logits)
-    if not model.trainable_weights:
-        raise UsageError(
-            f"model has nothing to train: all layers of {model.name!r} are frozen; set "
-            "layer.trainable = True for some"
-        )
-    warn_if_short(recipe.batch_norm_momentum, steps_per_epoch * recipe.epochs)
+    with Resting(frozen(model, "body" if recipe.head_epochs else recipe.freeze)):
+        if not model.trainable_weights:
+            raise UsageError(
+                f"model has nothing to train: all layers of {model.name!r} are frozen; "
+                "set layer.trainable = True for some"
+            )
+    frozen(model, recipe.freeze)  # which it must have
+    if recipe.body_learning_rate != 1:
+        find_classifier(model)
+    if recipe.batch_norm == "train" and recipe.freeze != "body":
+        warn_if_short(recipe.batch_norm_momentum, steps_per_epoch * recipe.epochs)
     scale = make_scale(recipe, model.distribute_strategy)
     schedule = make_schedule(recipe, steps_per_epoch, scale.learning_rate)
     metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
@@ -122,7 +135,7 @@ def compile(
 
     unbind(model)
     model.compile(
-        optimizer=make_optimizer(recipe, schedule),
+        optimizer=make_optimizer(recipe, schedule, steps_per_epoch),
         loss=SmoothedCrossentropy(
             recipe.label_smoothing,
             from_logits,
@@ -133,7 +146,7 @@ def compile(
         jit_compile=False,  # XLA slows depthwise convolutions down on CPU
     )
     step = bind(model)
-    model.optimizer.build(model.trainable_variables)
+    model.optimizer.build(step.trained)
     for layer in batch_norms(model):
         step.change(layer, "momentum", recipe.batch_norm_momentum)
     for layer in classifier_dropouts(model):

@@ -58,10 +58,12 @@ from keras_mobilenets.training.distribution import (
     make_scale,
     make_strategy,
 )
+from keras_mobilenets.training.features import keep_features, resting_epochs
 from keras_mobilenets.training.inference import Measure, make_measure
 from keras_mobilenets.training.interruption import SharedStop, watching_workers
 from keras_mobilenets.training.position import Position
 from keras_mobilenets.training.preflight import preflight
+from keras_mobilenets.training.recalibration import recalibrate
 
 SAMPLES = 10  # test images that a run leaves to try `predict` on
 
@@ -328,13 +330,14 @@ class _Job:
         self.settings, self.recipe, self.scale = settings, settings.recipe, scale
         self.directory, self.brief, self.verbose = directory, brief, False
         self.strategy = model.distribute_strategy
-        self.position = Position(splits.steps_per_epoch)
+        self.position = Position(splits.steps_per_epoch, self.recipe.head_epochs)
         self.checkpoints = Checkpoints(directory / work.CHECKPOINTS)
         self.counted: np.ndarray | None = None  # by the metrics, where it goes on
         self.cost = settings.cost(len(splits.classes))
         make: Any = measure_copy if is_asynchronous(self.strategy) else make_measure
         self._measure: Measure = make(model)
         self._validation = distribute(self.strategy, splits, "validation")
+        self._validate = lambda: self._measure(self._validation)
         self.kept = "last"  # which weights the model has
 
     def __str__(self) -> str:
@@ -395,7 +398,7 @@ class _Job:
         callbacks = [
             Follow(position, self.counted),
             StopDiverged(position, splits, self.checkpoints),
-            Validate(lambda: self._measure(self._validation)),
+            Validate(lambda: self._validate()),
             log,
             Save(position, self.checkpoints, checkpoint_steps, end, patience, request),
             *more,
@@ -408,7 +411,9 @@ class _Job:
             batches = distribute(self.strategy, splits, "endless")
             preflight(model, batches)
 
-        def fit_epochs(until: int) -> None:
+        def fit_epochs(until: int, batches: Any = batches) -> None:
+            if position.step:  # a shorter epoch, to its end
+                until = position.epoch + 1
             splits.set_position(position.epoch, position.step)
             span: dict[str, Any] = {
                 "initial_epoch": position.epoch,
@@ -421,10 +426,23 @@ class _Job:
             else:  # the data shuffles itself
                 model.fit(batches, callbacks=callbacks, shuffle=False, **span)
 
-        if position.step:  # a shorter epoch, to its end
-            fit_epochs(position.epoch + 1)
-        if not position.over(end, patience):
-            fit_epochs(end)
+        rest = min(resting_epochs(self.recipe), end)
+        if position.epoch < rest:
+            features, note = keep_features(model, self.settings, splits)
+            if self.verbose:
+                print(note)
+        while position.step or not position.over(end, patience):
+            if position.epoch >= rest:
+                fit_epochs(end)
+            elif features is None:
+                fit_epochs(rest)
+            else:
+                images, self._validate = self._validate, features.measure
+                with features.replacing_images(model):
+                    fit_epochs(rest, features.batches)
+                self._validate = images
+            if model.stop_training:
+                break
         if patience and self.finished:
             self._take_best()
 
@@ -452,6 +470,9 @@ class _Job:
 
     def measure(self) -> dict[str, dict[str, float]]:
         """Loss and accuracy of the weights that the model is to have."""
+        if self.recipe.batch_norm == "recalibrate":
+            self.splits.set_position(self.position.epoch, 0)
+            recalibrate(self.model, self.splits.train)
         with averaged_weights(self.model):
             measured = {"validation": self._measure(self._validation)}
             if not self.brief:

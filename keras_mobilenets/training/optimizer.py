@@ -38,6 +38,12 @@ def _check_rate(learning_rate: Any) -> Any:
 class SGD(OfRecipe, keras.optimizers.SGD):
     """Keras' SGD, as the optimizer of a recipe."""
 
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        rate = self.rate_of(variable, learning_rate)
+        super().update_step(gradient, variable, rate)
+
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
 class RMSprop(OfRecipe, keras.optimizers.Optimizer):
@@ -123,7 +129,7 @@ class RMSprop(OfRecipe, keras.optimizers.Optimizer):
             var=variable.handle,
             ms=self._mean_squares[index].value.handle,
             mom=self._momentum_buffers[index].value.handle,
-            lr=scalar(learning_rate),
+            lr=scalar(self.rate_of(variable, learning_rate)),
             rho=scalar(self.rho),
             momentum=scalar(self.momentum),
             epsilon=scalar(self.epsilon),

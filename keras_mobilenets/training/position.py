@@ -17,8 +17,9 @@ class Position:
     This and a checkpoint's variables are all that a run is continued from.
     """
 
-    def __init__(self, steps_per_epoch: int):
+    def __init__(self, steps_per_epoch: int, head_epochs: int = 0):
         self.steps_per_epoch = steps_per_epoch
+        self.head_epochs = head_epochs  # before which patience does not count
         self.epoch = self.step = 0
         self.first = 0  # step of this process' first pass over the data
         self.log: list[dict[str, float]] = []
@@ -74,7 +75,8 @@ class Position:
     def over(self, epochs: int, patience: int | None) -> bool:
         """Whether the run is at its end: by epochs, or as nothing gets better."""
         best = self.best()
-        waited = 0 if best is None else self.epoch - 1 - best
+        since = max(-1 if best is None else best, self.head_epochs - 1)
+        waited = 0 if best is None else self.epoch - 1 - since
         return self.epoch >= epochs or bool(patience and waited >= patience)
 
     def as_csv(self) -> str:

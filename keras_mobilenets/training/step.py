@@ -8,10 +8,12 @@ with its model.
 
 from __future__ import annotations
 
+import functools
 import gc
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.errors import UsageError
@@ -21,6 +23,7 @@ from keras_mobilenets.training.batch_norm import (
     make_call,
 )
 from keras_mobilenets.training.distribution import is_asynchronous, is_multi_worker
+from keras_mobilenets.training.freezing import Resting, body, frozen
 from keras_mobilenets.training.losses import WeightDecay, decayed_weights
 
 _INHERITED = object()  # the value of an attribute that only the class had
@@ -38,11 +41,20 @@ class TrainingStep:
         self.asynchronous = is_asynchronous(strategy)
         self.in_processes = is_multi_worker(strategy)
         self.own_statistics = several and not synchronized
+        self.head_steps = recipe["head_steps"]  # first, with the whole body at rest
+        self.forward: Any = model  # the network, or what is left of it on features
+        self._frozen = Resting(frozen(model, recipe["freeze"]))
+        self._body = Resting(body(model) if self.head_steps else ())
+        self.in_head = False  # whether the step that is traced is one of the head's
         self.stop_request: Any = None  # of a run in several processes
         self._changed: list[tuple[Any, str, Any]] = []
 
         for layer in batch_norms(model):
-            self.change(layer, "call", make_call(layer, synchronized))
+            call = make_call(layer, synchronized)
+            if recipe["batch_norm"] == "frozen":
+                call = functools.partial(_in_inference, call)
+            self.change(layer, "call", call)
+        self.moving = [] if recipe["batch_norm"] == "frozen" else batch_norms(model)
         decayed = {id(v) for v in decayed_weights(model, recipe["weight_decay_scope"])}
         decay = WeightDecay(recipe["weight_decay"]) if recipe["weight_decay"] else None
         for variable in model.weights:
@@ -50,6 +62,8 @@ class TrainingStep:
             self.change(variable, "regularizer", chosen)
         self.change(model, "train_step", self)
         self.change(model, "compile", self.compile_by_hand)
+        if self.head_steps:
+            self.change(model, "make_train_function", self.make_train_function)
         if tf.distribute.has_strategy():
             # It reduces a batch that lies on several replicas, which fails in several
             # processes, and costs a pass over the data. All it builds exists by now.
@@ -59,19 +73,23 @@ class TrainingStep:
 
     def __call__(self, data: Any) -> dict[str, tf.Tensor]:
         """Take a step on a batch (images, labels[, weights]) of this replica."""
+        with self._body if self.in_head else self._frozen:
+            return self._train(data)
+
+    def _train(self, data: Any) -> dict[str, tf.Tensor]:
         model, optimizer = self.model, self.model.optimizer
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = model.trainable_weights
 
         with tf.GradientTape() as tape:
-            scores = model(x, training=True)
+            scores = self.forward(x, training=True)
             # Cross entropy and weight decay; this replica's share of the mean.
             loss = model.compute_loss(x, y, scores, sample_weight)
             scaled = optimizer.scale_loss(loss)  # against underflow in float16
         gradients = tape.gradient(scaled, weights)
 
         if self.own_statistics:  # of each replica's own batch
-            average_statistics(batch_norms(model))
+            average_statistics([layer for layer in self.moving if layer.trainable])
         if self.replicas > 1 and hasattr(optimizer, "inner_optimizer"):
             gradients = _finite_on_all_or_none(gradients)
         optimizer.apply(gradients, weights)  # sums over replicas; averages move too
@@ -85,6 +103,33 @@ class TrainingStep:
             return {"accuracy": accuracy, "loss": loss}
         model._loss_tracker.update_state(loss, sample_weight=tf.shape(scores)[0])
         return self._logs(model.compute_metrics(x, y, scores, sample_weight))
+
+    @property
+    def trained(self) -> list[keras.Variable]:
+        """The variables that are trained, at least after the head's steps."""
+        with self._frozen:
+            return self.model.trainable_weights
+
+    def choose_phase(self) -> None:
+        """Let what is traced from now on be the step that comes next."""
+        taken = int(np.array(self.model.optimizer.iterations)) if self.head_steps else 0
+        self.in_head = taken < self.head_steps
+
+    def make_train_function(self, force: bool = False) -> None:
+        """`model.make_train_function`: two traces, for the head's steps and after."""
+        model = self.model
+        if model.train_function is not None and not force:
+            return
+        made = {}
+        for in_head in (True, False):
+            type(model).make_train_function(model, force=True)
+            made[in_head] = model.train_function
+
+        def train_function(batches: Any) -> Any:
+            self.choose_phase()
+            return made[self.in_head](batches)
+
+        model.train_function = train_function
 
     def evaluate(self, data: Any) -> dict[str, tf.Tensor]:
         """`model.test_step` in several processes."""
@@ -118,6 +163,13 @@ class TrainingStep:
         """`model.compile`: from then on the model trains as Keras' own do."""
         type(self.model).compile(self.model, *args, **kwargs)
         self.undo()
+
+
+def _in_inference(
+    call: Any, inputs: Any, training: Any = None, mask: Any = None
+) -> Any:
+    """A batch norm's call that uses its moving statistics in training too."""
+    return call(inputs, training=False, mask=mask)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

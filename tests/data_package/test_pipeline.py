@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from keras_mobilenets.data import load_data
 from keras_mobilenets.data.digits import prepared_digits
+from keras_mobilenets.recipe import get_recipe
+from tests.training.noise import make_folder
 
 
 @pytest.fixture(scope="module")
@@ -370,3 +372,34 @@ def test_memory_is_bounded_over_100_000_images(tmp_path, monkeypatch):
             used.append(int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
     assert step + 1 == 1000
     assert max(used) - used[0] < 64 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+def test_rows_come_in_the_order_of_the_images(kind, data_dir, tmp_path):
+    """From the middle of an epoch on, and into the next."""
+    source = make_folder(tmp_path / "noise", 12) if kind == "folder" else "digits"
+    splits = load_data(
+        source,
+        resolution=32,
+        batch_size=8,
+        recipe=get_recipe("quick", background_class=True, eval_crop=0.5),
+        seed=3,
+        data_dir=data_dir,
+    )
+    assert splits.numbered
+    columns = zip(*batches(splits.undistorted()), strict=True)
+    images, labels = (np.concatenate(parts) for parts in columns)
+    assert len(labels) == splits.num_train
+    rows = (images, labels, np.arange(len(labels)))
+    steps = splits.steps_per_epoch + 1
+    for place in ((2, 1), (0, 0)):
+        splits.set_position(*place)
+        whole = batches(splits.endless().take(steps))
+        splits.set_position(*place)
+        found = batches(splits.endless(rows=rows).take(steps))
+        assert_same(whole, [batch[:2] for batch in found])
+        assert len({n for *_, numbers in found for n in numbers}) > len(labels) / 2
+
+
+def test_shards_that_are_read_in_turn_have_no_numbers(digits):
+    assert not digits(memory_budget=1).numbered
