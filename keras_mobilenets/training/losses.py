@@ -128,8 +128,8 @@ def other_loss(
     if label_smoothing:
         raise UsageError(
             "label_smoothing is of the recipe's own loss; got "
-            f"{label_smoothing:g} with loss={shown(loss)}: give label_smoothing=0 (losses of Keras that can "
-            "smooth labels have an argument for it)"
+            f"{label_smoothing:g} with loss={shown(loss)}: give "
+            "label_smoothing=0 (losses of Keras that can smooth have an option for it)"
         )
     found = loss
     if isinstance(loss, str):
