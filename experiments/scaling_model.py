@@ -47,8 +47,8 @@ def _passes(price: Cost, norm: tuple[int, int]) -> Iterable[tuple[int, int, int]
     """
     for row in price.layers:
         layer = row.layer
-        inward = layer.size_in**2 * layer.channels_in
-        outward = layer.size_out**2 * layer.channels_out
+        inward = layer.pixels_in * layer.channels_in
+        outward = layer.pixels_out * layer.channels_out
         if row.macs:
             yield 3 * row.macs, 3 * (inward + outward), 3
         if layer.kind == "avg_pool":
@@ -150,10 +150,10 @@ def kept_elements(price: Cost) -> int:
     rows = [row.layer for row in price.layers]
     weighted = [row.layer for row in price.layers if row.macs]
     read = {source for layer in weighted for source in layer.inputs}
-    kept = rows[0].size_in ** 2 * rows[0].channels_in
+    kept = rows[0].pixels_in * rows[0].channels_in
     for layer in rows:
         tensors = layer.batch_norm + bool(layer.activation or layer.name in read)
-        kept += tensors * layer.size_out**2 * layer.channels_out
+        kept += tensors * layer.pixels_out * layer.channels_out
     return kept
 
 
@@ -162,7 +162,7 @@ def memory_bytes(
 ) -> dict[str, float]:
     """What one GPU holds, by kind."""
     slots = {"rmsprop": 2, "sgd": 1}[recipe.optimizer]
-    image = price.layers[0].layer.size_in ** 2 * price.layers[0].layer.channels_in
+    image = price.layers[0].layer.pixels_in * price.layers[0].layer.channels_in
     return {
         "weights": 4 * price.params,
         "slots": 4 * slots * price.trainable_params,

@@ -42,7 +42,7 @@ def rows() -> list[dict[str, Any]]:
     for layer in plan_cost(make_plan("mobilenet_v1", classes=CLASSES)).layers:
         if kind := type_of(layer.layer):
             macs[kind] += layer.macs
-            kernels[kind] += layer.macs // layer.layer.size_out**2
+            kernels[kind] += layer.macs // layer.layer.pixels_out
     table = []
     for kind, macs_percent, params_percent in PAPER:
         macs_share = 100 * macs[kind] / sum(macs.values())

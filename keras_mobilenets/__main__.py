@@ -71,7 +71,7 @@ def _make_parser() -> argparse.ArgumentParser:
             for name, field in options_of(Settings).items()
             if field.metadata["group"] == "variant"
         ]
-        only = ["alpha", "rho", "resolution", *variation]
+        only = ["alpha", "rho", "resolution", "channels", *variation]
         add_options(made, Settings, title="the network", only=only, without=without)
 
     def option(made: argparse.ArgumentParser, *names: str, **texts: str) -> None:
@@ -89,7 +89,7 @@ def _make_parser() -> argparse.ArgumentParser:
         title = "fields of the recipe"
         add_options(made, Recipe, title=title, without=taken)
 
-    made = verb("train", verbs.train, "train on digits, a TFDS name or an image folder")
+    made = verb("train", verbs.train, "train on digits, a TFDS name, a folder or a CSV")
     network(made)
     only = set(options_of(Settings)) - {a.dest for a in made._actions}
     add_options(made, Settings, title="the run", only=only)
@@ -154,7 +154,9 @@ def _make_parser() -> argparse.ArgumentParser:
         "doctor", verbs.doctor, "check a source of images before training on it"
     )
     for name, text in (
-        ("data", "digits (default), a TFDS name, or a folder of class folders"),
+        ("data", "digits (default), a TFDS name, a folder of class folders or a CSV"),
+        ("label", "a TFDS feature, or a column of the CSV (default label)"),
+        ("image", "likewise, or the path (default image; path)"),
         ("data-dir", "where TFDS keeps prepared data"),
         ("recipe", "whose distortions the sheet shows (default slim_v2)"),
         ("sheet", "a new PNG file: training images, and what a run makes of them"),
@@ -163,7 +165,8 @@ def _make_parser() -> argparse.ArgumentParser:
     made.set_defaults(data="digits")
     option(
         made,
-        resolution="pixels of a side in the sheet (default 224)",
+        resolution="pixels of a side in the sheet, or HEIGHTxWIDTH (default 224)",
+        channels="of the images in the sheet: 1, 3 (default) or 4",
         batch_size="of one replica (default the recipe's)",
     )
     devices(made)

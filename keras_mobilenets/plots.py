@@ -21,6 +21,7 @@ from matplotlib.ticker import LogLocator
 from keras_mobilenets import storage
 from keras_mobilenets.architecture import Cost
 from keras_mobilenets.architecture.arguments import check_choice, shown
+from keras_mobilenets.architecture.shapes import from_plain, sides
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.options import check_path
 
@@ -127,10 +128,10 @@ def plot_search(
     unit, label = COST_AXES[check_choice("cost", cost, COST_AXES)]
     rows = _drawable("rows", rows, cost)
     front = _drawable("front", front, cost)
-    names, alphas, sizes = (
-        sorted({row[field] for row in rows})
-        for field in ("name", "alpha", "resolution")
+    names, alphas = (
+        sorted({row[field] for row in rows}) for field in ("name", "alpha")
     )
+    sizes = sorted({row["resolution"] for row in rows}, key=_sides)
     shades = colormaps["viridis"].resampled(len(alphas) + 1)  # the last is too light
     colors = {alpha: shades(index) for index, alpha in enumerate(alphas)}
     markers = dict(zip(sizes, itertools.cycle(MARKERS), strict=False))
@@ -142,7 +143,9 @@ def plot_search(
     for row in sorted(rows, key=lambda row: row["accuracy"]):
         best[row["name"], row["alpha"], row["resolution"]] = row
     for name, alpha in itertools.product(names, alphas):
-        line = [best[key] for key in sorted(best) if key[:2] == (name, alpha)]
+        line = [
+            best[name, alpha, size] for size in sizes if (name, alpha, size) in best
+        ]
         axes.plot(
             [row[cost] / unit for row in line],
             [100 * row["accuracy"] for row in line],
@@ -225,21 +228,29 @@ def _read_history(path: str | os.PathLike[str]) -> dict[str, list[float]]:
         ) from error
 
 
+def _sides(resolution: int | str) -> tuple[int, int]:
+    """Height and width of a resolution as tables have it: 96, or "96x160"."""
+    if not isinstance(resolution, (Real, str)):
+        raise TypeError(f"resolution {shown(resolution)}")
+    return sides(from_plain(resolution))
+
+
 def _drawable(
     argument: str, rows: Iterable[Mapping[str, Any]], cost: str
 ) -> list[Mapping[str, Any]]:
     """Those of `rows` that have an accuracy and a cost."""
-    numbers = ("alpha", "resolution", "accuracy", cost)
+    numbers = ("alpha", "accuracy", cost)
     try:
         rows = list(rows)
         for row in rows:
             wrong = [n for n in numbers if not isinstance(row[n], (Real, type(None)))]
             if wrong or not isinstance(row["name"], str):
                 raise TypeError(f"{(*wrong, 'name')[0]} of {shown(row)}")
-    except (TypeError, KeyError, IndexError) as error:
+            _sides(row["resolution"])
+    except (TypeError, KeyError, IndexError, ValueError) as error:
         raise UsageError(
-            f"{argument} must be an iterable of dicts with name and the numbers "
-            f"{', '.join(numbers)}, such as `table` of a SearchResult; got "
+            f"{argument} must be an iterable of dicts with name, resolution and the "
+            f"numbers {', '.join(numbers)}, such as `table` of a SearchResult; got "
             f"{shown(rows)} ({type(error).__name__}: {error})"
         ) from error
     return [

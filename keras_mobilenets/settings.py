@@ -17,6 +17,7 @@ from keras_mobilenets.architecture import Cost, cost
 from keras_mobilenets.architecture.arguments import (
     NATIVE_RESOLUTION,
     check_alpha,
+    check_channels,
     check_choice,
     check_flag,
     check_integer,
@@ -25,8 +26,18 @@ from keras_mobilenets.architecture.arguments import (
     check_number,
     check_resolution,
     check_variant,
+    rho_of,
 )
+from keras_mobilenets.architecture.shapes import Resolution, plain
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import (
+    MEMORY_BUDGET,
+    Given,
+    check_class_weight,
+    is_table,
+    reference,
+    take,
+)
 from keras_mobilenets.options import (
     NOT_GIVEN,
     Check,
@@ -55,15 +66,24 @@ MOST_STEPS = 2**31 - 1
 MOST_BYTES = 2**50
 
 
-def _source(name: str, value: Any) -> str:
+def _source(name: str, value: Any) -> str | Given:
     """A name stays a name; what can only be a path becomes absolute."""
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise UsageError(
-            f"source must be 'digits', a TFDS name or a folder; got {value!r}"
-        )
-    if isinstance(value, os.PathLike) or value.startswith((".", "~", os.sep)):
-        return check_path("data", value)
-    return value
+    value = take(value)
+    if isinstance(value, Given) or reference(os.fspath(value)):
+        return value
+    is_path = isinstance(value, os.PathLike) or value.startswith((".", "~", os.sep))
+    return check_path("data", value) if is_path or is_table(value) else value
+
+
+def take_data(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments whose `data`, if it is an object, has been read, once."""
+    if arguments.get("data", NOT_GIVEN) is NOT_GIVEN:
+        return dict(arguments)
+    budget = arguments.get("memory_budget", NOT_GIVEN)
+    if budget is NOT_GIVEN:
+        budget = MEMORY_BUDGET
+    budget = _whole(0, MOST_BYTES)("memory_budget", budget)
+    return {**arguments, "data": take(arguments["data"], budget)}
 
 
 def _as_typed(name: str, value: Any) -> str:
@@ -101,6 +121,12 @@ def _splits(name: str, value: Any) -> dict[str, str]:
     return dict(value)
 
 
+def _feature(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{name} must be a name; got {value!r}")
+    return value
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Every option of a run that its result depends on.
@@ -114,9 +140,11 @@ class Settings:
         "mobilenet_v1 or mobilenet_v2 (default)",
         "mobilenet_v2",
     )
-    data: str = option(
+    data: str | Given = option(
         _source,
-        "digits (default), a TFDS name, or a folder of class folders",
+        "digits (default), a TFDS name, a folder of class folders, or a CSV file of "
+        "path,label[,split]; from Python also a list of (path, label), arrays (images, "
+        "labels) or a tf.data.Dataset",
         "digits",
         text=True,
     )
@@ -125,15 +153,21 @@ class Settings:
         "width multiplier (default 1.0; 0.35 on digits)",
         none_is_default=True,
     )
-    rho: float = option(
-        lambda _, value: check_resolution(value, None) / NATIVE_RESOLUTION,
-        "resolution multiplier of 224",
+    rho: float | None = option(
+        lambda _, value: rho_of(check_resolution(value, None)),
+        "resolution multiplier of 224, for squares",
         none_is_default=True,
     )
-    resolution: int = option(
+    resolution: Resolution = option(
         lambda _, value: check_resolution(None, value),
-        "the same in pixels of a side (default 224; 48 on digits)",
+        "the same in pixels of a side, or (height, width), on the command line "
+        "HEIGHTxWIDTH such as 96x160 (default 224; 48 on digits)",
         none_is_default=True,
+    )
+    channels: int = option(
+        lambda _, value: check_channels(value),
+        "of the network's input: 3 (RGB, default), 1 (grey) or 4 (RGB and alpha)",
+        3,
     )
     recipe: Recipe = option(
         _recipe,
@@ -192,10 +226,29 @@ class Settings:
     splits: dict[str, str] = option(
         _splits, "TFDS splits to take: {'train': 'train[:50%]'}", group="data_options"
     )
+    label: str = option(
+        _feature,
+        "the label: a feature of a TFDS dataset, or a column of a CSV file",
+        group="data_options",
+        text=True,
+    )
+    image: str = option(
+        _feature,
+        "the image, likewise, or the path",
+        group="data_options",
+        text=True,
+    )
     broken: str = option(
         lambda name, value: check_choice(name, value, ("skip", "fail")),
         "what becomes of files that cannot be read: skip (default) or fail",
         group="data_options",
+    )
+    class_weight: Any = option(
+        check_class_weight,
+        "what an image counts in the training loss: balanced (as many as its class has "
+        "fewer), or a mapping {'cat': 2} of classes, of which others have 1",
+        group="data_options",
+        none_is_default=True,
     )
     memory_budget: int = option(
         _whole(0, MOST_BYTES), "bytes a split may take in memory", group="data_options"
@@ -217,7 +270,14 @@ class Settings:
     @property
     def network(self) -> dict[str, Any]:
         """What `cost` and `build` take besides the name and the classes."""
-        return {"alpha": self.alpha, "resolution": self.resolution, **self.variant}
+        shape = {"resolution": self.resolution, "channels": self.channels}
+        return {"alpha": self.alpha, **shape, **self.variant}
+
+    @property
+    def shape(self) -> str:
+        """Of the images, in words: '224 px', '96x160 px, 1 channel'."""
+        channels = {1: ", 1 channel", 3: "", 4: ", 4 channels"}[self.channels]
+        return f"{plain(self.resolution)} px{channels}"
 
     def cost(self, classes: int = 1000) -> Cost:
         """Of the network with so many classes."""
@@ -232,6 +292,7 @@ class Settings:
             if field.metadata["group"] is None
         }
         values |= {group: _group(self, group) for group in GROUPS}
+        values["data"] = str(self.data)  # of objects, what they are known by
         values["recipe"] = {"name": self.recipe.name, **self.recipe.as_dict()}
         return json.loads(json.dumps(values))
 
@@ -305,6 +366,7 @@ def make_settings(
     """
     options = options_of(Settings)
     check_known(where, arguments, (*options, *FIELDS))
+    arguments = take_data(arguments)
     overrides = {
         name: value
         for name, value in arguments.items()
@@ -330,7 +392,7 @@ def make_settings(
     values.setdefault(
         "resolution", QUICK_START["resolution"] if quick else NATIVE_RESOLUTION
     )
-    values["rho"] = values["resolution"] / NATIVE_RESOLUTION
+    values["rho"] = rho_of(values["resolution"])
     recipe = values.get("recipe") or (QUICK_START["recipe"] if quick else AUTHORS[name])
     values["recipe"] = get_recipe(recipe, **overrides)
     settings = Settings(**values)

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras_mobilenets as km
 from keras_mobilenets import cluster
+from keras_mobilenets.architecture.shapes import sides
 from keras_mobilenets.cluster import is_chief, read_task
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.options import NOT_GIVEN, given_options, parse_value
@@ -169,7 +170,11 @@ def doctor(arguments: argparse.Namespace) -> int:
         km.make_strategy(**strategy)
     report = km.check_data(
         arguments.data,
-        **_given(arguments, "data_dir", "resolution", "recipe", "sheet"),
+        **_given(
+            arguments,
+            *("data_dir", "label", "image"),
+            *("resolution", "channels", "recipe", "sheet"),
+        ),
     )
     if devices and report["splits"]:
         images = report["splits"]["train"]["images"]
@@ -221,6 +226,12 @@ def search(arguments: argparse.Namespace) -> int:
     start_tensorflow()
     options = given_options(arguments, Space, SearchOptions, Settings, Recipe)
     options["names"] = arguments.names or None
+    for size in options.get("resolutions", ()):
+        if isinstance(size, tuple):  # which may be meant as two squares
+            raise UsageError(
+                f"--resolutions must be numbers, or pairs such as 96x160, with spaces "
+                f"between them; got {','.join(map(str, size))}"
+            )
     result = km.search(**{"verbose": not arguments.json, **options})
     if result is None:  # a worker: the chief has the table
         return 0
@@ -243,7 +254,7 @@ def cost(arguments: argparse.Namespace) -> None:
             (
                 row.name,
                 row.layer.kind,
-                f"{row.layer.size_out}x{row.layer.size_out}x{row.layer.channels_out}",
+                "{}x{}x{}".format(*sides(row.layer.size_out), row.layer.channels_out),
                 f"{row.macs:,}",
                 f"{row.params:,}",
                 f"{row.memory:,}",

@@ -24,14 +24,15 @@ BELOW: dict[str, set[str]] = {
     "cluster": {"architecture"},
     "recipe": {"architecture", "options"},
     "options": set(),
-    "settings": {"architecture", "options", "recipe"},
+    "given": {"architecture"},
+    "settings": {"architecture", "options", "recipe", "given"},
     "plots": {"architecture", "recipe", "options"},
     "models": {"architecture", "recipe"},
-    "data": {"architecture", "recipe", "text"},
+    "data": {"architecture", "recipe", "text", "given"},
     "deploy": {"architecture", "recipe", "models", "data"},
 }
 BELOW["training"] = {
-    *("architecture", "recipe", "options", "settings"),
+    *("architecture", "recipe", "options", "settings", "given"),
     *("models", "data", "plots", "cluster", "startup", "stopping", "text"),
 }
 BELOW["tuning"] = BELOW["training"] | {"training"}

@@ -89,6 +89,8 @@ def test_cost_prints_the_papers_numbers():
          {"name": "mobilenet_v1", "alpha": 0.5, "rho": 0.714}),
         (["--resolution", "96", "--classes", "10", "--bytes-per-element", "1"],
          {"resolution": 96, "classes": 10, "bytes_per_element": 1}),
+        (["--resolution", "96x160", "--channels", "1"],
+         {"resolution": (96, 160), "channels": 1}),
         (["--no-top", "--set", "expansion=4", "--set", "output_stride=16"],
          {"include_top": False, "expansion": 4, "output_stride": 16}),
         (["--set", "shortcut=none", "--set", "linear_bottleneck=false"],
@@ -107,6 +109,12 @@ def test_cost_layers_has_a_row_for_every_layer(capsys):
     first_words = [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()]
     names = [row.name for row in km.cost().layers]
     assert first_words[2 : 2 + len(names)] == names
+
+
+def test_cost_layers_shows_both_sides(capsys):
+    assert main(["cost", "--layers", "--resolution", "96x160", "--channels", "1"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[2] for row in rows[2:4]] == ["48x80x32", "48x80x32"]
 
 
 def test_recommend(capsys):
@@ -194,7 +202,21 @@ MISTAKES = {
     "cost --classes -3": ("classes", "got -3", "at least 1"),
     "cost --set depth_multiplier=1": ("depth_multiplier", "use alpha", "rho"),
     "cost --set width_mult=1": ("width_mult", "use alpha"),
-    "cost --set input_shape=(96,96,3)": ("input_shape", "use resolution"),
+    "cost --set input_shape=(96,96,3)": ("input_shape", "use resolution", "channels=3"),
+    "cost --resolution 96x": ("resolution", "got '96x'", "whole number"),
+    "cost --resolution 96x160x3": ("resolution", "got '96x160x3'", "(height, width)"),
+    "cost --resolution 96,160,3": ("resolution", "got (96, 160, 3)", "channels"),
+    "cost --resolution 16x160": ("resolution", "got 16;", "at least 32"),
+    "cost --channels 2": ("channels", "got 2", "1, 3, 4"),
+    "cost --channels rgb": ("channels", "got 'rgb'", "1, 3, 4"),
+    "cost --rho 96x160": ("rho", "got '96x160'"),
+    "train --channels 2": ("channels", "got 2", "1, 3, 4"),
+    "train --resolution 96x16": ("resolution", "got 16;", "at least 32"),
+    "search --channels 2": ("channels", "got 2", "1, 3, 4"),
+    "search --resolutions 96x": ("resolution", "got '96x'", "whole number"),
+    "search --resolutions 96,160": ("resolutions", "got 96,160", "96x160"),
+    "doctor --channels 2": ("channels", "got 2", "1, 3, 4"),
+    "doctor --resolution 96x16": ("resolution", "got 16;", "at least 32"),
     "cost --set expnsion=4": ("expnsion", "did you mean 'expansion'"),
     "cost --set expansion": ("--set", "FIELD=VALUE", "'expansion'"),
     "cost --alpha 1 --set alpha=0.5": ("alpha", "once", "alpha=0.5"),

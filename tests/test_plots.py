@@ -148,6 +148,21 @@ def test_search_has_a_line_for_every_alpha_and_a_mark_for_every_resolution(tmp_p
     assert_png(path)
 
 
+def test_search_of_resolutions_of_two_sides(tmp_path):
+    rows = [
+        trial(0.5, 96, 20e6, 0.25),
+        trial(0.5, "96x160", 40e6, 0.5),
+        trial(0.5, "96x64", 15e6, 0.125),
+    ]
+    (axes,) = plot_search(rows, rows, tmp_path / "search.png").axes
+    assert [(15, 12.5), (20, 25), (40, 50)] in drawn(axes, marker="None")
+    labels = [text.get_text() for text in axes.get_legend().texts]
+    assert labels[1:4] == ["96x64 px", "96 px", "96x160 px"]
+    for wrong in ("wide", [96, 160], None):
+        with pytest.raises(ValueError, match="resolution"):
+            plot_search([trial(0.5, wrong, 20e6, 0.25)])
+
+
 @pytest.mark.parametrize("rows", [[], [trial(0.5, 96, 20e6, 0.5)]])
 def test_search_of_one_trial_or_none(rows, tmp_path):
     plot_search(rows, rows, tmp_path / "search.png")

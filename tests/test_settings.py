@@ -36,6 +36,7 @@ GIVEN = {
         "broken": "fail",
         "threads": 1,
     },
+    "two sides": {"resolution": (96, 160), "channels": 1},
 }
 
 
@@ -70,6 +71,28 @@ def test_the_resolution_multiplier_is_not_rmsprops_decay():
     settings = make_settings({"rho": 0.5})
     assert settings.resolution == 112
     assert settings.recipe.rmsprop_decay == km.recipes["quick"].rmsprop_decay
+
+
+def test_two_sides_are_stored_as_a_pair_without_rho():
+    settings = make_settings({"resolution": (96, 160), "channels": 4})
+    stored = settings.as_dict()
+    assert (stored["resolution"], stored["rho"]) == ([96, 160], None)
+    assert settings.shape == "96x160 px, 4 channels"
+    assert settings.cost(10) == km.cost(
+        alpha=0.35, resolution=(96, 160), channels=4, classes=10
+    )
+    assert make_settings({"resolution": "96x96"}).as_dict()["resolution"] == 96
+    square = make_settings({"resolution": 96}, stored)
+    assert (square.resolution, square.rho, square.channels) == (96, 96 / 224, 4)
+    assert "resolution [96, 160] there and 96 here" in differences(
+        square.as_dict(), stored
+    )
+
+
+def test_a_run_of_an_older_version_is_of_rgb():
+    older = make_settings({"rho": 0.5}).as_dict()
+    del older["channels"]
+    assert make_settings({}, older) == make_settings({"resolution": 112})
 
 
 def test_no_two_options_have_one_name():
@@ -138,6 +161,9 @@ def test_a_recipe_of_an_older_version_lacks_a_field():
         ({"threads": 10**23}, "threads must"),
         ({"seed": 2**63}, "seed must"),
         ({"seed": True}, "seed must"),
+        ({"channels": 2}, "channels must be one of 1, 3, 4; got 2"),
+        ({"resolution": (96, 160, 3)}, "resolution must .* channels"),
+        ({"rho": 0.5, "resolution": (96, 160)}, "not both"),
         ({"deterministic": 1}, "deterministic must be True or False"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -12,6 +12,13 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+from keras_mobilenets.architecture.shapes import (
+    TEXT,
+    Resolution,
+    as_resolution,
+    from_plain,
+    sides,
+)
 from keras_mobilenets.architecture.tables import NETWORKS
 from keras_mobilenets.errors import UsageError
 
@@ -24,6 +31,8 @@ MAX_ALPHA = 100
 MAX_EXPANSION = 100
 MAX_CLASSES = 10**9
 MAX_INTEGER = 2**63 - 1  # of any whole number: TensorFlow and NumPy count in int64
+
+CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
 LONGEST_SHOWN = 500  # letters of a value in a message
 
@@ -39,9 +48,12 @@ FOREIGN = {
     "width_mult": "use alpha",
     "width_multiplier": "use alpha",
     "widen_factor": "use alpha",
-    "input_shape": "use resolution (pixels of a side; the input has three channels)",
-    "input_size": "use resolution (pixels of a side)",
-    "image_size": "use resolution (pixels of a side)",
+    "input_shape": "use resolution and channels: input_shape=(96, 160, 3) is "
+    "resolution=(96, 160), channels=3",
+    "input_size": "use resolution (pixels of a side, or (height, width))",
+    "image_size": "use resolution (pixels of a side, or (height, width))",
+    "in_chans": "use channels (1, 3 or 4)",
+    "in_channels": "use channels (1, 3 or 4)",
     "input_tensor": "call the model on your tensor instead: build(...)(tensor)",
     "num_classes": "use classes",
     "n_classes": "use classes",
@@ -160,11 +172,16 @@ def check_alpha(alpha: Any) -> float:
     )
 
 
-def check_resolution(rho: Any, resolution: Any) -> int:
-    """The input side in pixels, from at most one of `rho` and `resolution`.
+def check_resolution(rho: Any, resolution: Any) -> Resolution:
+    """The input size in pixels, from at most one of `rho` and `resolution`.
+
+    A number for a square; anything else is (height, width), or "HEIGHTxWIDTH". `rho`
+    is a multiple of 224, and so of squares only.
 
     >>> check_resolution(0.857, None), check_resolution(None, None)
     (192, 224)
+    >>> check_resolution(None, (96, 160)), check_resolution(None, "96x160")
+    ((96, 160), (96, 160))
     """
     if rho is not None and resolution is not None:
         raise UsageError(
@@ -190,13 +207,42 @@ def check_resolution(rho: Any, resolution: Any) -> int:
                 f"times); got {rho!r}, which is {pixels} pixels"
             )
         return pixels
+    pair = resolution
+    if isinstance(resolution, str) and TEXT.fullmatch(resolution):
+        pair = sides(from_plain(resolution))
+    if not isinstance(pair, (tuple, list)):
+        return _check_side(
+            resolution,
+            "it is in pixels, of a side or (height, width), and the network halves it "
+            "five times",
+        )
+    if len(pair) != 2:
+        more = ""
+        if len(pair) == 3:
+            more = ": the third is an argument of its own, channels"
+        raise UsageError(
+            f"resolution must be a whole number of at least {MIN_RESOLUTION} pixels, "
+            f"or (height, width), two of them; got {shown(resolution)}{more}"
+        )
+    fix = f"{shown(resolution)} is (height, width) in pixels, halved five times each"
+    height, width = (_check_side(side, fix) for side in pair)
+    return as_resolution(height, width)
+
+
+def rho_of(resolution: Resolution) -> float | None:
+    """The multiple of 224 that a square is; None for any other shape."""
+    return None if isinstance(resolution, tuple) else resolution / NATIVE_RESOLUTION
+
+
+def _check_side(value: Any, fix: str) -> int:
     return check_integer(
-        "resolution",
-        resolution,
-        low=MIN_RESOLUTION,
-        high=MAX_RESOLUTION,
-        fix="it is the input side in pixels, and the network halves it five times",
+        "resolution", value, low=MIN_RESOLUTION, high=MAX_RESOLUTION, fix=fix
     )
+
+
+def check_channels(channels: Any) -> int:
+    """The channels of the input: 1 (grey), 3 (RGB) or 4 (RGB and alpha)."""
+    return check_choice("channels", channels, CHANNELS)
 
 
 def check_classes(classes: Any) -> int:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from keras_mobilenets.architecture.arguments import check_integer
 from keras_mobilenets.architecture.plan import IMAGE, Layer, make_plan
+from keras_mobilenets.architecture.shapes import Resolution
 
 
 class LayerCost(NamedTuple):
@@ -44,12 +45,15 @@ class Cost(NamedTuple):
     layers: tuple[LayerCost, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists, ready for JSON."""
+        """Plain numbers and lists, ready for JSON.
+
+        "size_out" is pixels of a side, or [height, width] where the two differ.
+        """
         rows = [
             {
                 "name": row.name,
                 "kind": row.layer.kind,
-                "size_out": row.layer.size_out,
+                "size_out": _listed(row.layer.size_out),
                 "channels_out": row.layer.channels_out,
                 "macs": row.macs,
                 "params": row.params,
@@ -58,6 +62,10 @@ class Cost(NamedTuple):
             for row in self.layers
         ]
         return {**self._asdict(), "layers": rows}
+
+
+def _listed(size: Resolution) -> int | list[int]:
+    return list(size) if isinstance(size, tuple) else size
 
 
 def _weights(layer: Layer) -> int:
@@ -72,10 +80,10 @@ def _weights(layer: Layer) -> int:
 def _live_elements(plan: tuple[Layer, ...]) -> list[int]:
     """Elements of all tensors that exist while each layer of the plan runs."""
     last_use = {source: layer.name for layer in plan for source in layer.inputs}
-    alive = {IMAGE: plan[0].size_in ** 2 * plan[0].channels_in}
+    alive = {IMAGE: plan[0].pixels_in * plan[0].channels_in}
     elements = []
     for layer in plan:
-        alive[layer.name] = layer.size_out**2 * layer.channels_out
+        alive[layer.name] = layer.pixels_out * layer.channels_out
         elements.append(sum(alive.values()))
         for source in layer.inputs:
             if last_use[source] == layer.name:
@@ -94,7 +102,7 @@ def plan_cost(plan: tuple[Layer, ...], bytes_per_element: int = 4) -> Cost:
         rows.append(
             LayerCost(
                 layer,
-                macs=weights * layer.size_out**2,
+                macs=weights * layer.pixels_out,
                 params=trainable + scale_and_shift,  # as many moving statistics
                 trainable_params=trainable,
                 memory=elements * bytes_per_element,
@@ -115,7 +123,8 @@ def cost(
     *,
     alpha: float = 1.0,
     rho: float | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
+    channels: int = 3,
     include_top: bool = True,
     classes: int = 1000,
     bytes_per_element: int = 4,
@@ -135,6 +144,7 @@ def cost(
         alpha=alpha,
         rho=rho,
         resolution=resolution,
+        channels=channels,
         include_top=include_top,
         classes=classes,
         **variant,

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 from keras_mobilenets.architecture.arguments import (
     VARIANTS,
     check_alpha,
+    check_channels,
     check_choice,
     check_classes,
     check_flag,
@@ -40,6 +41,12 @@ from keras_mobilenets.architecture.arguments import (
     check_name,
     check_resolution,
     check_variant,
+)
+from keras_mobilenets.architecture.shapes import (
+    Resolution,
+    as_resolution,
+    pixels,
+    sides,
 )
 from keras_mobilenets.architecture.tables import (
     NETWORKS,
@@ -51,22 +58,25 @@ from keras_mobilenets.architecture.tables import (
 )
 
 IMAGE = "image"  # what the first layer reads
-ARGUMENTS = ("alpha", "rho", "resolution", "include_top", "pooling", "classes")
+ARGUMENTS = (
+    "alpha", "rho", "resolution", "channels", "include_top", "pooling", "classes",
+)  # fmt: skip
 
 
 class Layer(NamedTuple):
     """One layer: what it computes, and what goes in and out.
 
     `kind` is "conv", "depthwise", "add", "avg_pool", "max_pool", "dropout" or
-    "dense". `inputs` names the layers that feed it. Sizes are pixels of a side.
-    A layer with `batch_norm` has no bias; `activation` follows the batch norm.
+    "dense". `inputs` names the layers that feed it. Sizes are pixels of a side, or
+    (height, width) where the two differ. A layer with `batch_norm` has no bias;
+    `activation` follows the batch norm.
     """
 
     name: str
     kind: str
     inputs: tuple[str, ...]
-    size_in: int
-    size_out: int
+    size_in: Resolution
+    size_out: Resolution
     channels_in: int
     channels_out: int
     kernel: int = 1
@@ -75,22 +85,38 @@ class Layer(NamedTuple):
     batch_norm: bool = False
     activation: str | None = None
 
+    @property
+    def pixels_in(self) -> int:
+        """Height times width of what goes in."""
+        return pixels(self.size_in)
+
+    @property
+    def pixels_out(self) -> int:
+        """Height times width of what comes out."""
+        return pixels(self.size_out)
+
 
 class _Pen:
     """Writes layers one after another, keeping track of size and channels."""
 
-    def __init__(self, resolution: int, activation: str, output_stride: int | None):
+    def __init__(
+        self,
+        resolution: Resolution,
+        channels: int,
+        activation: str,
+        output_stride: int | None,
+    ):
         self.layers: list[Layer] = []
         self.last = IMAGE
         self.size = resolution
-        self.channels = 3
+        self.channels = channels
         self.activation = activation
         self.output_stride = output_stride
         self.stride_so_far = 1
         self.dilation = 1
 
     def write(
-        self, name: str, kind: str, channels: int, size: int, **fields: Any
+        self, name: str, kind: str, channels: int, size: Resolution, **fields: Any
     ) -> None:
         fields.setdefault("inputs", (self.last,))
         self.layers.append(
@@ -115,7 +141,10 @@ class _Pen:
         linear: bool = False,
         **fields: Any,
     ) -> None:
-        size = -(-self.size // fields.get("stride", 1))  # SAME padding
+        stride = fields.get("stride", 1)
+        # SAME padding
+        height, width = (-(-side // stride) for side in sides(self.size))
+        size = as_resolution(height, width)
         activation = None if linear else self.activation
         self.write(
             name, kind, channels, size, batch_norm=True, activation=activation, **fields
@@ -192,7 +221,8 @@ def make_plan(
     *,
     alpha: float = 1.0,
     rho: float | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
+    channels: int = 3,
     include_top: bool = True,
     pooling: str | None = None,
     classes: int = 1000,
@@ -215,6 +245,7 @@ def make_plan(
     pooling = check_choice("pooling", pooling, (None, "avg", "max"))
     pen = _Pen(
         check_resolution(rho, resolution),
+        check_channels(channels),
         variant.pop("activation", "relu6"),
         variant.pop("output_stride", None),
     )

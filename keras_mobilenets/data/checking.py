@@ -27,6 +27,7 @@ from keras_mobilenets.storage import replacing
 Broken = dict[str, str]  # path: what is wrong with it
 
 BMP_SUFFIXES = (".bmp", ".dib")
+DARK = 4095  # the most, in 16 bits, of an image that is too dark in 8
 CHUNK = 64  # files a thread takes at a time
 KEEP_AFTER = 1.0  # seconds; a quicker check is not worth remembering
 TELL_FROM = 20_000  # files; so many take a minute, so say what is going on
@@ -90,14 +91,17 @@ def problem(encoded: bytes, suffix: str = ".bmp") -> str | None:
 
 
 def _dark(encoded: bytes) -> str | None:
-    """Of a PNG of 16 bits the upper 8 are used: none must be empty."""
+    """Of a PNG of 16 bits the upper 8 are used: something must be left in them.
+
+    Cameras' 12 bits, up to 4,095, would leave 16 levels.
+    """
     values = tf.io.decode_png(encoded, dtype=tf.uint16).numpy()
     if values.shape[-1] in (2, 4):
         values = values[..., :-1]  # without alpha
-    if 0 < values.max() < 256:
+    if 0 < values.max() <= DARK:
         return (
-            f"16 bits whose values reach {values.max()} of 65,535, black in 8 bits: "
-            "save it with 8 bits"
+            f"16 bits whose values reach {values.max()} of 65,535, all but black in 8 "
+            "bits: save it with 8 bits"
         )
     return None
 
@@ -258,8 +262,8 @@ def listing(broken: Broken, where: str) -> str:
 
 def _skip(broken: Broken, where: str) -> None:
     warnings.warn(
-        f"{listing(broken, where)}; passed over. `keras-mobilenets doctor --data "
-        f"{where!r}` lists all; broken='fail' stops here instead",
+        f"{listing(broken, where)}; passed over. `keras-mobilenets doctor` and "
+        "`check_data` list all; broken='fail' stops here instead",
         stacklevel=5,  # of load_data
     )
 

@@ -11,16 +11,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from keras_mobilenets.architecture.arguments import check_resolution
+from keras_mobilenets.architecture.arguments import (
+    check_channels,
+    check_integer,
+    check_resolution,
+)
+from keras_mobilenets.architecture.shapes import Resolution, sides
 from keras_mobilenets.data.checking import Broken
 from keras_mobilenets.data.decoding import exif_orientation
-from keras_mobilenets.data.headers import JPEG
-from keras_mobilenets.data.parts import PARTS, Part, Source, examples_at
+from keras_mobilenets.data.finding import find_source
+from keras_mobilenets.data.images import as_picture
+from keras_mobilenets.data.parts import PARTS, Part, Running, Source, in_order
 from keras_mobilenets.data.preprocessing import eval_image, train_image
-from keras_mobilenets.data.sources import find_source
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import MEMORY_BUDGET, Given, take
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.storage import replacing
 from keras_mobilenets.text import printable
@@ -42,7 +47,7 @@ class Example(NamedTuple):
     """One image of a split."""
 
     name: str  # its path, or SPLIT/NUMBER
-    orientation: int  # of EXIF, of a JPEG; else 1
+    orientation: int  # of EXIF, of a file; else 1
     label: int
     height: int
     width: int
@@ -50,19 +55,23 @@ class Example(NamedTuple):
 
 
 def check_data(
-    source: str | os.PathLike = "digits",
+    source: Any = "digits",
     *,
     data_dir: str | os.PathLike | None = None,
     splits: Mapping[str, str] | None = None,
-    resolution: int = 224,
+    label: str | None = None,
+    image: str | None = None,
+    memory_budget: int = MEMORY_BUDGET,
+    resolution: Resolution = 224,
+    channels: int = 3,
     recipe: str | Recipe = "slim_v2",
     sheet: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """What a source holds and what is wrong with it; reads every image once.
 
     Args:
-        source, data_dir, splits: as in `load_data`.
-        resolution, recipe: of the contact sheet.
+        source, data_dir, splits, label, image, memory_budget: as in `load_data`.
+        resolution, channels, recipe: of the contact sheet.
         sheet: a new PNG file, named so: a row for one training image of each of the
             first eight classes, prepared as for evaluation and then as in seven epochs.
 
@@ -83,11 +92,13 @@ def check_data(
         km.check_data("photos/", sheet="photos.png")["problems"]
     """
     resolution = check_resolution(None, resolution)
+    channels = check_channels(channels)
     recipe = get_recipe(recipe)
     if sheet is not None:
         sheet = _check_sheet(sheet)
+    source = take(source, check_integer("memory_budget", memory_budget, low=0))
     report: dict[str, Any] = {
-        "source": os.fspath(source) if isinstance(source, os.PathLike) else source,
+        "source": str(source),
         "classes": {},
         "splits": {},
         "broken": [],
@@ -117,6 +128,8 @@ def check_data(
             "problems" if loses_images else "notes"
         ].append(sentence),
         exif=recipe.exif_orientation,
+        label=label,
+        image=image,
     )
     report["broken"] = [{"path": p, "reason": r} for p, r in broken.items()]
     if broken:
@@ -130,7 +143,7 @@ def check_data(
     _find_duplicates(report, examples, parts.classes)
     _note_orientations(report, examples, recipe)
     if sheet is not None:
-        _draw(parts, examples["train"], resolution, recipe, sheet)
+        _draw(parts, examples["train"], resolution, channels, recipe, sheet)
         report["sheet"] = os.fspath(sheet)
     return report
 
@@ -154,10 +167,10 @@ def _check_sheet(sheet: str | os.PathLike) -> Path:
 
 
 def _tar_files(
-    source: str | os.PathLike, data_dir: str | os.PathLike | None
+    source: str | os.PathLike | Given, data_dir: str | os.PathLike | None
 ) -> list[dict[str, Any]]:
     """What has to lie where before TFDS can prepare a source; empty once it has."""
-    if source not in TAR_FILES:
+    if not isinstance(source, str) or source not in TAR_FILES:
         return []
     builder = tfds.builder(source, data_dir=data_dir)
     if builder.is_prepared():
@@ -176,23 +189,27 @@ def _tar_files(
     ]
 
 
+def _numbered(part: Part) -> tf.data.Dataset:
+    """(number, (stored, label)), and a third part of those that are fetched."""
+    return in_order(part, Running(1)) if part.fetch else part.examples().enumerate()
+
+
 def _examples(part: Part, split: str) -> list[Example]:
     """All images of a split, without their pixels."""
 
-    def describe(stored, label):
-        image = part.decode(stored, None)
+    def describe(_, pair, *itself):
+        stored, label = pair
+        image = part.decode(stored, None, False)
         content = tf.raw_ops.Fingerprint(
             data=tf.reshape(image, [1, -1]), method="farmhash64"
         )
         name, turned = tf.constant(""), tf.constant(1)
-        if part.fetch:  # what is stored is a path
-            name, encoded = stored, tf.io.read_file(stored)
-            is_jpeg = tf.equal(tf.strings.substr(encoded, 0, len(JPEG)), JPEG)
-            turned = tf.cond(is_jpeg, lambda: exif_orientation(encoded), lambda: turned)
+        if part.of_files:
+            name, turned = stored, exif_orientation(tf.io.read_file(stored))
         return name, label, turned, tf.shape(image), content[0]
 
     described = (
-        part.examples()
+        _numbered(part)
         .map(describe, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -297,7 +314,8 @@ def _find_duplicates(
 def _draw(
     parts: Source,
     examples: list[Example],
-    resolution: int,
+    resolution: Resolution,
+    channels: int,
     recipe: Recipe,
     path: Path,
 ) -> None:
@@ -307,24 +325,31 @@ def _draw(
         if len(first) < ROWS:
             first.setdefault(example.label, number)
     part, chosen = parts.train, list(first.values())
+    stored = _numbered(part).filter(
+        lambda number, *_: tf.reduce_any(number == tf.constant(chosen, tf.int64))
+    )
     rows = []
-    for number, (raw, _) in examples_at(part, chosen).take(len(chosen)):
-        image = part.decode(raw, None)
+    for number, (raw, _), *_ in stored.take(len(chosen)):
+        image = part.decode(raw, None, channels == 4)
         seeds = [tf.stack([number, epoch]) for epoch in range(COLUMNS - 1)]
         rows.append(
             [
-                eval_image(image, resolution, recipe),
-                *(train_image(image, seed, resolution, recipe) for seed in seeds),
+                eval_image(image, resolution, recipe, channels),
+                *(
+                    train_image(image, seed, resolution, recipe, channels)
+                    for seed in seeds
+                ),
             ]
         )
     pixels = np.rint((np.clip(rows, -1, 1) + 1) * 127.5).astype(np.uint8)
     framed = np.pad(
         pixels, [(0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255
     )
-    height, width = len(rows) * (resolution + GAP), COLUMNS * (resolution + GAP)
-    sheet = framed.transpose(0, 2, 1, 3, 4).reshape(height, width, 3)
+    height, width = (side + GAP for side in sides(resolution))
+    sheet = framed.transpose(0, 2, 1, 3, 4)
+    sheet = sheet.reshape(len(rows) * height, COLUMNS * width, channels)
     with replacing(path) as beside:
-        Image.fromarray(sheet[:-GAP, :-GAP]).save(beside, "PNG")
+        as_picture(sheet[:-GAP, :-GAP]).save(beside, "PNG")
 
 
 def _number(things: Any, one: str, many: str | None = None) -> str:

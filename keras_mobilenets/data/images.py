@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
+from PIL import Image
 
-from keras_mobilenets.architecture.arguments import check_resolution
+from keras_mobilenets.architecture.arguments import check_channels, check_resolution
+from keras_mobilenets.architecture.shapes import Resolution
 from keras_mobilenets.data.checking import problem, read_regular
 from keras_mobilenets.data.decoding import decode
 from keras_mobilenets.data.preprocessing import eval_image
@@ -16,11 +19,14 @@ from keras_mobilenets.recipe import Recipe, get_recipe
 
 
 def load_image(
-    path: str | os.PathLike, resolution: int, recipe: str | Recipe = "quick"
+    path: str | os.PathLike,
+    resolution: Resolution,
+    recipe: str | Recipe = "quick",
+    channels: int = 3,
 ) -> tf.Tensor:
     """One image file as a network expects it, prepared as for evaluation.
 
-    Returns float32 [resolution, resolution, 3] in [-1, 1]. Whatever its name says, it
+    Returns float32 [height, width, channels] in [-1, 1]. Whatever its name says, it
     may be JPEG, PNG, BMP, GIF (the first frame) or WebP (unless animated).
 
     UsageError if the file is missing, is not a regular file, is no image, or would be
@@ -29,6 +35,7 @@ def load_image(
     >>> model.predict(load_image("cat.jpg", 224, "slim_v2")[None])
     """
     resolution = check_resolution(None, resolution)
+    channels = check_channels(channels)
     recipe = get_recipe(recipe)
     if not isinstance(path, (str, os.PathLike)):
         raise UsageError(f"path must be an image file; got {path!r}")
@@ -57,6 +64,16 @@ def load_image(
             f"path must be an image file; {os.fspath(path)!r} cannot be read as one "
             f"({broken})"
         )
-    return eval_image(
-        decode(tf.constant(encoded), exif=recipe.exif_orientation), resolution, recipe
+    image = decode(
+        tf.constant(encoded), alpha=channels == 4, exif=recipe.exif_orientation
     )
+    return eval_image(image, resolution, recipe, channels)
+
+
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    """A grey, RGB or RGBA picture of uint8 [h, w, 1, 3 or 4].
+
+    >>> as_picture(np.zeros([8, 8, 1], np.uint8)).mode
+    'L'
+    """
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -20,9 +20,10 @@ FORMAT = "keras_mobilenets data index 1"
 class Index:
     """Which examples are in which split of some data, and with which labels.
 
-    Of a folder: its path and the files, relative to it. Of a TFDS dataset: name and
-    version, where it lies, the splits as TFDS reads them, and how many examples are in
-    each of their files. All paths are absolute.
+    Of a folder: its path and the files, relative to it; of a list or a CSV file, the
+    files. Of a TFDS dataset: name and version, where it lies, the splits as TFDS reads
+    them, and how many examples are in each of their files. Of arrays and what else is
+    in memory: a digest, by which the same images are known. All paths are absolute.
 
     Example:
         data = km.load_data("photos/", resolution=96)
@@ -59,7 +60,7 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError("classes")
         if not all(isinstance(name, str) for name in classes):
             raise ValueError("classes")
-        {"folder": _check_folder, "tfds": _check_tfds}[value["kind"]](value)
+        CHECKS[value["kind"]](value)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             f"index {os.fspath(path)!r} is damaged ({type(error).__name__}: {error})"
@@ -70,6 +71,19 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _check_folder(value: dict[str, Any]) -> None:
     if not os.path.isabs(value["root"]):
         raise ValueError("root")
+    _check_files(value)
+
+
+def _check_list(value: dict[str, Any]) -> None:
+    if not isinstance(value["source"], str):
+        raise ValueError("source")
+    _check_files(value)
+    for split in ("train", "validation", "test"):
+        if not all(os.path.isabs(folder) for _, folder, _ in value["parts"][split]):
+            raise ValueError("a folder")
+
+
+def _check_files(value: dict[str, Any]) -> None:
     for split in ("train", "validation", "test"):
         for label, folder, names in value["parts"][split]:
             if type(label) is not int or not 0 <= label < len(value["classes"]):
@@ -89,3 +103,19 @@ def _check_tfds(value: dict[str, Any]) -> None:
     for split in ("train", "validation", "test"):
         if not isinstance(value["parts"][split]["split"], str):
             raise ValueError("a split")
+
+
+def _check_memory(value: dict[str, Any]) -> None:
+    if not isinstance(value["source"], str):
+        raise ValueError("source")
+    for split in ("train", "validation", "test"):
+        if type(value["parts"][split]["examples"]) is not int:
+            raise ValueError("examples")
+
+
+CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "folder": _check_folder,
+    "files": _check_list,
+    "tfds": _check_tfds,
+    "memory": _check_memory,
+}

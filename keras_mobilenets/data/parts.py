@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from keras_mobilenets.data.order import permutation, shards_at_once, stretches
 from keras_mobilenets.data.preprocessing import Box
+from keras_mobilenets.given import MEMORY_BUDGET as MEMORY_BUDGET
+from keras_mobilenets.given import PARTS as PARTS
 
-MEMORY_BUDGET = 256 * 2**20  # bytes for the cache, or the shuffle buffer, of a split
 FETCHED = 64  # examples that are fetched by their numbers at a time
 
 # From the numbers of some examples of a split to what is stored of them, their
@@ -39,23 +40,26 @@ class Part:
 
     `examples()` has their (stored, label) pairs in order, and needs no Python. `decode`
     turns what is stored (pixels, encoded bytes, a path) into the part of the uint8
-    image [h, w, channels] that a box takes. How they are read in another order:
+    image [h, w, channels] that a box takes; the channels are those that are stored, or
+    RGB, or RGBA where it is told to keep alpha. How they are read in another order:
 
-    - by `fetch`, from numbers, if there is one; what is stored is then a path;
+    - by `fetch`, from numbers, if there is one;
     - from `shards`, if there are any, through a buffer of `buffer` examples: the split
       is larger than the memory budget;
     - else all of them are kept in memory.
 
-    What is stored of one that is `of_files` is a path.
+    What is stored of one that is `of_files` is a path. `labels`, int64 [count], are
+    there where they are known without reading.
     """
 
     examples: Callable[[], tf.data.Dataset]
     count: int
-    decode: Callable[[tf.Tensor, Box], tf.Tensor]
+    decode: Callable[[tf.Tensor, Box, bool], tf.Tensor]  # (stored, box, alpha)
     fetch: Fetch | None = None
     shards: Shards | None = None
     buffer: int = 1
     of_files: bool = False
+    labels: np.ndarray | None = None
 
 
 def numbers_only(part: Part) -> Part:
@@ -71,9 +75,6 @@ def numbers_only(part: Part) -> Part:
     return dataclasses.replace(
         part, examples=nothing, fetch=fetch if part.fetch else None
     )
-
-
-PARTS = ("train", "validation", "test")
 
 
 class Source(NamedTuple):
@@ -163,6 +164,9 @@ def in_order(part: Part, running: Running) -> tf.data.Dataset:
 def examples_at(part: Part, numbers: Sequence[int]) -> tf.data.Dataset:
     """(number, (stored, label)) of these examples, in the order of the split."""
     chosen = tf.constant(list(numbers), tf.int64)
+    if part.fetch and not part.of_files:
+        examples = _fetched(tf.data.Dataset.from_tensor_slices(chosen), part)
+        return examples.map(lambda number, pair, _: (number, pair))
     examples = part.examples().enumerate()
     return examples.filter(lambda number, _: tf.reduce_any(number == chosen))
 

@@ -7,12 +7,13 @@ number of threads, not on TensorFlow's global seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from keras_mobilenets.architecture.shapes import Resolution, aspect, sides
 from keras_mobilenets.data.parts import (
     Part,
     Running,
@@ -56,7 +57,8 @@ class Epochs:
 
 def training_batches(
     part: Part,
-    resolution: int,
+    resolution: Resolution,
+    channels: int,
     recipe: Recipe,
     seed: int,
     shift: int,
@@ -64,13 +66,15 @@ def training_batches(
     epochs: Epochs | None,
     endless: bool = False,
     rows: tuple[np.ndarray, ...] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
 
-    Gives (float32 [b, resolution, resolution, 3], int64 [b]); `epochs` says where a
+    Gives (float32 [b, height, width, channels], int64 [b]); `epochs` says where a
     pass begins, and one that is `endless` goes on with the next epochs. None leaves
     that to chance, wherever the pass is made, which may be in a process without this
-    one's Python. `shift` is added to the labels. Several workers have the images of
+    one's Python. `shift` is added to the labels. `weights`, one for each of these, make
+    a third part of each batch, float32 [b]. Several workers have the images of
     one worker's batch between them, step for step; or of a portion each, where a split
     is read from its shards.
 
@@ -96,11 +100,16 @@ def training_batches(
     def example(key, numbered):
         index, (raw, label) = numbered[:2]
         if rows is not None:
-            return tuple(tf.gather(table, index) for table in tables)
-        key = tf.stack([key, index])
-        image = part.decode(raw, train_box(key, recipe))
-        image = after_train_box(image, key, resolution, recipe)
-        return image, tf.cast(label, tf.int64) + shift
+            image, label = (tf.gather(table, index) for table in tables)
+        else:
+            key = tf.stack([key, index])
+            box = train_box(key, recipe, aspect(resolution))
+            image = part.decode(raw, box, channels == 4)
+            image = after_train_box(image, key, resolution, recipe, channels)
+            label = tf.cast(label, tf.int64) + shift
+        if weights is None:
+            return image, label
+        return image, label, tf.gather(tf.constant(weights, tf.float32), label)
 
     take = epochs.take if epochs else None
 
@@ -136,7 +145,8 @@ def training_batches(
 
 def evaluation_batches(
     part: Part,
-    resolution: int,
+    resolution: Resolution,
+    channels: int,
     recipe: Recipe,
     shift: int,
     running: Running,
@@ -155,7 +165,7 @@ def evaluation_batches(
     steps = -(-part.count // running.batch_size)
     mine = len(range(running.worker, part.count, running.workers))
     filling = (
-        tf.zeros([resolution, resolution, 3]),
+        tf.zeros([*sides(resolution), channels]),
         tf.constant(shift, tf.int64),
         tf.constant(0.0),
         tf.constant(-1, tf.int64),
@@ -165,8 +175,8 @@ def evaluation_batches(
     def example(number, stored, itself=True):
         raw, label = stored
         # Decoding three quarters of a JPEG takes no less than decoding all of it.
-        image = cropped(part.decode(raw, None), eval_box(recipe))
-        image = after_eval_box(image, resolution, recipe)
+        image = cropped(part.decode(raw, None, channels == 4), eval_box(recipe))
+        image = after_eval_box(image, resolution, recipe, channels)
         label = tf.cast(label, tf.int64) + shift
         return (image, label, tf.cast(itself, tf.float32), number)[:given]
 

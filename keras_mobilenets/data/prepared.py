@@ -15,9 +15,11 @@ import tensorflow_datasets as tfds
 
 from keras_mobilenets.data.decoding import decode
 from keras_mobilenets.data.fashion import has_fashion_mnist, prepared_fashion_mnist
+from keras_mobilenets.data.features import USUAL, Chosen, Pair, find_pair
 from keras_mobilenets.data.parts import MEMORY_BUDGET, PARTS, Part, Shards, Source
 from keras_mobilenets.data.preprocessing import Box, cropped
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import FORMS
 
 
 def find_builder(
@@ -37,9 +39,7 @@ def find_builder(
         raise UsageError(_unknown(name)) from error
     except ValueError as error:  # not of the form name/config:version, or no config
         reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"source must be 'digits', a TFDS name or a folder; got {name!r} ({reason})"
-        ) from error
+        raise UsageError(f"source must be {FORMS}; got {name!r} ({reason})") from error
     if not builder.is_prepared() and _in_debian(builder):
         builder = prepared_fashion_mnist(data_dir)
     if not builder.is_prepared():
@@ -63,7 +63,7 @@ def _unknown(name: str) -> str:
     known = ["digits", *tfds.list_builders(with_community_datasets=False)]
     near = difflib.get_close_matches(name.split("/")[0], known, n=1, cutoff=0.5)
     return (
-        f"source must be 'digits', a TFDS name or a folder; got {name!r}, which TFDS "
+        f"source must be {FORMS}; got {name!r}, which TFDS "
         "does not know and which is no folder here"
         + (f"; did you mean {near[0]!r}?" if near else "")
     )
@@ -74,6 +74,7 @@ def builder_source(
     splits: Mapping[str, str] | None = None,
     memory: int = MEMORY_BUDGET,
     exif: bool = False,
+    chosen: Chosen = USUAL,
 ) -> Source:
     """The source in a prepared builder.
 
@@ -86,39 +87,31 @@ def builder_source(
 
     `splits` says otherwise, in TFDS's words: {"train": "train[:50%]"}. A split of
     at most `memory` bytes is kept in memory; of a larger one, `memory` is that of the
-    shuffle buffer. `exif` turns images as their EXIF orientation says.
+    shuffle buffer. `exif` turns images as their EXIF orientation says. `chosen` are
+    the features that are the image and the label, as `features.find_pair` has them.
 
-    UsageError if the dataset has no `train` split or no `image` and `label`.
+    UsageError if the dataset has no `train` split or no such features.
     """
-    name, features = builder.info.name, dict(builder.info.features.items())
-    image, label = (features.get(key) for key in ("image", "label"))
-    if not (
-        isinstance(image, tfds.features.Image)
-        and isinstance(label, tfds.features.ClassLabel)
-    ):
-        raise UsageError(
-            "source must have an image and a class label for each example; TFDS's "
-            f"{name!r} has {', '.join(features)}"
-        )
+    name, pair = builder.info.name, find_pair(builder.info, chosen)
     has = builder.info.splits
     if "train" not in has:
         raise UsageError(
             f"source must have a train split; TFDS's {name!r} has {', '.join(has)}"
         )
     validation = next((n for n in ("validation", "valid", "val") if n in has), None)
-    test = "test" if "test" in has and _labelled(builder, "test") else None
+    test = "test" if "test" in has and _labelled(builder, pair, "test") else None
     if validation:
-        chosen = ("train", validation, test or validation)
+        usual = ("train", validation, test or validation)
     elif test:
-        chosen = ("train[:90%]", "train[90%:]", test)
+        usual = ("train[:90%]", "train[90%:]", test)
     else:
-        chosen = ("train[:80%]", "train[80%:90%]", "train[90%:]")
-    named = {**dict(zip(PARTS, chosen, strict=True)), **(splits or {})}
-    parts = {part: _part(builder, named[part], memory, exif) for part in PARTS}
+        usual = ("train[:80%]", "train[80%:90%]", "train[90%:]")
+    named = {**dict(zip(PARTS, usual, strict=True)), **(splits or {})}
+    parts = {part: _part(builder, pair, named[part], memory, exif) for part in PARTS}
     return Source(
         **parts,
-        classes=tuple(label.names),
-        describe=lambda: _describe(builder, named, label.names),
+        classes=pair.classes,
+        describe=lambda: _describe(builder, named, pair),
     )
 
 
@@ -128,6 +121,7 @@ def indexed_builder_source(
     splits: Mapping[str, str] | None = None,
     memory: int = MEMORY_BUDGET,
     exif: bool = False,
+    chosen: Chosen = USUAL,
 ) -> Source:
     """The source in a prepared builder with the splits of an index.
 
@@ -139,9 +133,10 @@ def indexed_builder_source(
         raise UsageError(
             f"index {index['file']!r} is of the splits {stored}; got {dict(splits)}"
         )
-    source = builder_source(builder, stored, memory, exif)
+    source = builder_source(builder, stored, memory, exif, chosen)
     now = json.loads(json.dumps(source.describe()))
-    for key in ("name", "data_dir", "classes"):
+    index = {"image": "image", "label": "label", **index}  # an older one has no others
+    for key in ("name", "data_dir", "image", "label", "classes"):
         if now[key] != index[key]:
             raise UsageError(
                 f"index {index['file']!r} is of a TFDS dataset whose {key} is "
@@ -164,14 +159,16 @@ def _shortened(value: Any) -> str:
 
 
 def _describe(
-    builder: tfds.core.DatasetBuilder, splits: Mapping[str, str], classes: list[str]
+    builder: tfds.core.DatasetBuilder, splits: Mapping[str, str], pair: Pair
 ) -> dict[str, Any]:
     """Which examples these are: see `data.index`."""
     return {
         "kind": "tfds",
         "name": builder.info.full_name,  # NAME/CONFIG/VERSION
         "data_dir": _absolute(builder.data_path.parents[_depth(builder)]),
-        "classes": list(classes),
+        "image": pair.image,
+        "label": pair.label,
+        "classes": list(pair.classes),
         "parts": {
             part: {
                 "split": split,
@@ -198,15 +195,15 @@ def _instructions(builder: tfds.core.DatasetBuilder, split: str) -> list[Any]:
     return [rows for rows in builder.info.splits[split].file_instructions if rows.take]
 
 
-def _labelled(builder: tfds.core.DatasetBuilder, split: str) -> bool:
+def _labelled(builder: tfds.core.DatasetBuilder, pair: Pair, split: str) -> bool:
     examples = builder.as_dataset(
-        split=f"{split}[:1]", decoders={"image": tfds.decode.SkipDecoding()}
+        split=f"{split}[:1]", decoders=pair.decoders(tfds.decode.SkipDecoding())
     )
-    return all(int(example["label"]) >= 0 for example in examples)
+    return all(int(pair.of(example)[1]) >= 0 for example in examples)
 
 
 def _part(
-    builder: tfds.core.DatasetBuilder, split: str, memory: int, exif: bool
+    builder: tfds.core.DatasetBuilder, pair: Pair, split: str, memory: int, exif: bool
 ) -> Part:
     """A split: kept as pixels where all of it fits in memory, else as encoded."""
     try:
@@ -222,14 +219,17 @@ def _part(
             f"source must have images in every split; TFDS's {builder.info.name!r} "
             f"has none in {split}"
         )
-    info, image = builder.info, builder.info.features["image"]
+    info, (image, _) = builder.info, pair.of(builder.info.features)
     pixels = tf.TensorShape(image.shape).num_elements()  # None where sizes differ
     if image.encoding_format == "jpeg":
         pixels = None  # they may have to be turned
     decoded = pixels is not None and count * pixels <= memory
     whole = info.splits[split.split("[")[0].split("+")[0].strip()]
     size = pixels if decoded else max(1, whole.num_bytes // whole.num_examples)
-    decoders = None if decoded else {"image": tfds.decode.SkipDecoding()}
+    decoders = None if decoded else pair.decoders(tfds.decode.SkipDecoding())
+
+    def pair_of(example: dict[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
+        return pair.of(example)
 
     def examples() -> tf.data.Dataset:
         return builder.as_dataset(
@@ -240,7 +240,7 @@ def _part(
                 try_autocache=False,  # the pipeline caches
                 interleave_cycle_length=1,  # one file after another, as `shards`
             ),
-        ).map(_pair)
+        ).map(pair_of)
 
     shards = None
     if count * size > memory:
@@ -262,23 +262,24 @@ def _part(
                 .skip(tf.gather(tf.constant(skipped, tf.int64), shard) + first)
                 .take(count)
                 .map(lambda x: info.features.deserialize_example(x, decoders=decoders))
-                .map(_pair)
+                .map(pair_of)
             )
 
         shards = Shards(tuple(row.take for row in rows), read)
-    decode = cropped if decoded else _decoder(image, exif)
+    decode = _pixels if decoded else _decoder(image, exif)
     return Part(examples, count, decode, shards=shards, buffer=max(1, memory // size))
 
 
-def _pair(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    return example["image"], example["label"]
+def _pixels(image: tf.Tensor, box: Box, alpha: bool) -> tf.Tensor:
+    """The part that a box takes, with all the channels that are stored."""
+    return cropped(image, box)
 
 
 def _decoder(
     image: tfds.features.Image, exif: bool
-) -> Callable[[tf.Tensor, Box], tf.Tensor]:
+) -> Callable[[tf.Tensor, Box, bool], tf.Tensor]:
     """From encoded images of a feature to the part of them that a box takes."""
     if image.dtype == np.uint8:
         exif = exif and image.encoding_format != "png"
         return functools.partial(decode, bmp=False, exif=exif)  # TFDS writes no BMP
-    return lambda encoded, box: cropped(image.decode_example(encoded), box)
+    return lambda encoded, box, _: cropped(image.decode_example(encoded), box)

@@ -7,38 +7,34 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from keras_mobilenets.architecture.arguments import (
+    check_channels,
     check_choice,
     check_flag,
     check_integer,
-    check_known,
     check_resolution,
 )
-from keras_mobilenets.data.checking import ANSWERS, Broken
-from keras_mobilenets.data.digits import prepared_digits
-from keras_mobilenets.data.folder import Note, folder_source, indexed_folder_source
-from keras_mobilenets.data.index import Index, read_index
+from keras_mobilenets.architecture.shapes import Resolution
+from keras_mobilenets.data.checking import ANSWERS
+from keras_mobilenets.data.finding import find_source, name_of
+from keras_mobilenets.data.index import Index
 from keras_mobilenets.data.parts import (
     MEMORY_BUDGET,
-    PARTS,
     Part,
     Running,
     Source,
     examples_at,
 )
 from keras_mobilenets.data.pipeline import Epochs, evaluation_batches, training_batches
-from keras_mobilenets.data.prepared import (
-    builder_source,
-    find_builder,
-    indexed_builder_source,
-)
 from keras_mobilenets.data.preprocessing import eval_image
+from keras_mobilenets.data.weighting import class_weights
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import take
 from keras_mobilenets.recipe import Recipe, get_recipe
 
 MAX_THREADS = 1024  # of a dataset's own
@@ -49,7 +45,7 @@ class Splits:
     """Batches to train on, to choose by and to report, and what they are.
 
     `train`, `validation` and `test` are `tf.data.Dataset`s of (float32 images
-    [b, resolution, resolution, 3] in [-1, 1], int64 labels [b]). A pass over
+    [b, height, width, channels] in [-1, 1], int64 labels [b]). A pass over
     `train` is one epoch of `steps_per_epoch` full batches, in an order and with an
     augmentation that depend on (seed, epoch, image) only. `validation` and `test`
     hold every image once; their last batch may be short, or padded: see
@@ -60,7 +56,8 @@ class Splits:
     `validation` has its own. `enumerated` batches say which image is which; `names_of`
     and `images` tell more of those.
 
-    `source` is the absolute path of a folder, or the name. `index` says which examples
+    `source` is the absolute path of a folder or a CSV file, the name, or what data in
+    memory is known by ("arrays:" and a digest of it). `index` says which examples
     these are; saved, it gives the same splits again: see `Index`.
 
     `endless()` is `train` without an end: a pass goes from the position on through all
@@ -85,9 +82,11 @@ class Splits:
     num_train: int
     num_validation: int
     num_test: int
-    resolution: int
+    resolution: Resolution
+    channels: int
     batch_size: int
     steps_per_epoch: int
+    class_weights: tuple[float, ...] | None  # without a background class
     index: Index = dataclasses.field(repr=False)
     epochs: Epochs = dataclasses.field(repr=False)
     endless: Callable[..., tf.data.Dataset] = dataclasses.field(repr=False)
@@ -130,7 +129,10 @@ class Splits:
         part = getattr(self._parts, split)
         found = {
             int(number): eval_image(
-                part.decode(stored, None), self.resolution, self._recipe
+                part.decode(stored, None, self.channels == 4),
+                self.resolution,
+                self._recipe,
+                self.channels,
             ).numpy()
             for number, (stored, _) in examples_at(part, numbers)
         }
@@ -168,16 +170,20 @@ class Splits:
 
 
 def load_data(
-    source: str | os.PathLike = "digits",
+    source: Any = "digits",
     *,
-    resolution: int,
+    resolution: Resolution,
+    channels: int = 3,
     batch_size: int | None = None,
     recipe: str | Recipe | None = None,
     seed: int = 0,
     data_dir: str | os.PathLike | None = None,
     splits: Mapping[str, str] | None = None,
+    label: str | None = None,
+    image: str | None = None,
     index: str | os.PathLike | None = None,
     broken: str = "skip",
+    class_weight: str | Mapping[Any, float] | None = None,
     pad_evaluation: bool | None = None,
     input_context: tf.distribute.InputContext | None = None,
     memory_budget: int = MEMORY_BUDGET,
@@ -194,18 +200,30 @@ def load_data(
       installed;
     - a folder of class folders, with or without train, validation and test folders
       above them, as `folder.folder_source` says. A bare word is a folder only if
-      TFDS does not know it: write "./cifar10" for a folder of that name.
+      TFDS does not know it: write "./cifar10" for a folder of that name;
+    - a CSV file (named .csv) of path, label and, if wanted, split, as
+      `table.read_table` says; or a list, or any iterable, of (path, label);
+    - arrays (images, labels): images uint8 [n, h, w] or [n, h, w, channels], labels
+      whole numbers or text [n]; they are not copied, so leave them as they are;
+    - a `tf.data.Dataset` of (uint8 image, label), one image each, of any sizes: it is
+      read once and kept, up to `memory_budget` bytes a split;
+    - the last three by split: {"train": ..., "validation": ..., "test": ...}.
 
-    `resolution` is the side of the network's input in pixels (at least 32) and
-    `batch_size` the images of a step on all replicas together (default: the
-    recipe's). `recipe` (a name or a `Recipe`; default "quick", which distorts
-    nothing; "slim_v2" prepares as the papers do) gives the preprocessing and whether
-    class 0 is a background class. `seed` (a whole number) decides order and
+    However they come, the same images give the same batches: see `dividing.divide`.
+
+    `resolution` is the side of the network's input in pixels (at least 32), or
+    (height, width), `channels` 3 (RGB), 1 (grey) or 4 (RGB and alpha; images without
+    it are opaque), and `batch_size` the images of a step on all replicas together
+    (default: the recipe's). `recipe` (a name or a `Recipe`; default "quick", which
+    distorts nothing; "slim_v2" prepares as the papers do) gives the preprocessing and
+    whether class 0 is a background class. `seed` (a whole number) decides order and
     distortions. `data_dir` is TFDS's directory of prepared datasets; folders do
     without.
 
     `splits` takes others, or parts, of a TFDS dataset's splits:
-    {"train": "train[:50%]"}.
+    {"train": "train[:50%]"}. `label` and `image` name its features where they are not
+    called so: label="Smiling", one of celeb_a's attributes, makes two classes. Of a
+    CSV file they name the columns.
 
     `index` is a file that `Splits.index.save` wrote: the splits are those of then, to
     the file, or to the example of a TFDS dataset, whatever has been added, removed or
@@ -221,6 +239,11 @@ def load_data(
     the run ends. So it does in either case when a hundred files in a row are gone.
     What else is passed over in a folder (names that are not those of images, hidden
     ones, images outside class folders, links that lead back) is said in one warning.
+
+    `class_weight` is what an image counts in the training loss, by its class:
+    "balanced", or {class: weight}, as `weighting.class_weights` says. The batches of
+    `train` have a third part then, float32 [b], as `model.fit` takes it; those of
+    evaluation count every image the same.
 
     `pad_evaluation=True` fills the last batch of `validation` and `test`, whose
     batches are then (images, labels, weights): weights, float32 [b], are 1 for images
@@ -251,6 +274,7 @@ def load_data(
     >>> model.fit(data.train, epochs=10, validation_data=data.validation)
     """
     resolution = check_resolution(None, resolution)
+    channels = check_channels(channels)
     recipe = get_recipe("quick" if recipe is None else recipe)
     seed = check_integer("seed", seed, low=0)
     if seed >= 2**63:
@@ -261,6 +285,7 @@ def load_data(
     batch_size = recipe.batch_size if batch_size is None else batch_size
     running = _running(batch_size, input_context, threads)
     memory = check_integer("memory_budget", memory_budget, low=0)
+    source = take(source, memory)
     notes: list[str] = []
     parts = find_source(
         source,
@@ -271,18 +296,23 @@ def load_data(
         lambda sentence, _: notes.append(sentence),
         recipe.exif_orientation,
         index,
+        label,
+        image,
     )
     if notes:
         warnings.warn("; ".join(notes), stacklevel=2)
     if parts.train.count < running.batch_size:
         raise UsageError(
             f"batch_size must be at most the {parts.train.count} training images of "
-            f"{os.fspath(source)!r}, as training batches are full; got "
+            f"{str(source)!r}, as training batches are full; got "
             f"{running.batch_size}"
         )
     classes, shift = parts.classes, 0
     if recipe.background_class:
         classes, shift = ("background", *classes), 1
+    weights = None
+    if class_weight is not None:
+        weights = class_weights(class_weight, parts.classes, parts.train)
     epochs = Epochs()
 
     def splits_of(running: Running) -> Splits:
@@ -292,13 +322,13 @@ def load_data(
 
         def once(part: Part, numbered: bool = False) -> tf.data.Dataset:
             return evaluation_batches(
-                part, resolution, recipe, shift, running, pad, numbered
+                part, resolution, channels, recipe, shift, running, pad, numbered
             )
 
         def undistorted() -> tf.data.Dataset:
             whole = recipe.replace(eval_crop=None)
             return evaluation_batches(
-                parts.train, resolution, whole, shift, running, pad=False
+                parts.train, resolution, channels, whole, shift, running, pad=False
             )
 
         def train(
@@ -309,6 +339,7 @@ def load_data(
             return training_batches(
                 parts.train,
                 resolution,
+                channels,
                 recipe,
                 seed,
                 shift,
@@ -316,10 +347,11 @@ def load_data(
                 None if anywhere else epochs,
                 endless,
                 rows,
+                None if weights is None else (*[1.0] * shift, *weights),
             )
 
         return Splits(
-            source=_name(source),
+            source=name_of(source),
             train=train(endless=False),
             validation=once(parts.validation),
             test=once(parts.test),
@@ -328,8 +360,10 @@ def load_data(
             num_validation=parts.validation.count,
             num_test=parts.test.count,
             resolution=resolution,
+            channels=channels,
             batch_size=running.batch_size,
             steps_per_epoch=running.steps(parts.train.count),
+            class_weights=weights,
             index=Index(parts.describe),
             epochs=epochs,
             endless=lambda anywhere=False, rows=None: train(True, anywhere, rows),
@@ -376,79 +410,4 @@ def _running(
         context.input_pipeline_id,
         workers,
         replicas // workers,
-    )
-
-
-def find_source(
-    source: str | os.PathLike,
-    data_dir: str | os.PathLike | None,
-    splits: Mapping[str, str] | None,
-    memory: int = MEMORY_BUDGET,
-    answer: Callable[[Broken, str], None] = ANSWERS["skip"],
-    note: Note = lambda sentence, loses_images: None,
-    exif: bool = False,
-    index: str | os.PathLike | None = None,
-) -> Source:
-    """The source of that name or at that path, or what an index names of it.
-
-    `answer` is told of broken files, `note` of what else is passed over.
-    """
-    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
-        raise UsageError(
-            f"source must be 'digits', a TFDS name or a folder; got {source!r}"
-        )
-    if splits is not None:
-        _check_splits(splits)
-    before = None if index is None else read_index(index)
-    kind = "folder" if source != "digits" and _is_folder(source) else "tfds"
-    if splits and kind == "folder":
-        raise UsageError(
-            f"splits are for TFDS names; got {dict(splits)!r} for the folder "
-            f"{os.fspath(source)!r}: give it train, validation and test folders"
-        )
-    if before and before["kind"] != kind:
-        raise UsageError(
-            f"index {os.fspath(index or '')!r} is of another source than "
-            f"{os.fspath(source)!r}: of {before.get('root', before.get('name'))!r}"
-        )
-    if kind == "folder":
-        if before:
-            return indexed_folder_source(source, before, answer, exif)
-        return folder_source(source, answer, note, exif)
-    if before and data_dir is None:
-        data_dir = before["data_dir"]
-    if source == "digits":
-        builder = prepared_digits(data_dir)
-    else:
-        builder = find_builder(os.fspath(source), data_dir)
-    if before:
-        return indexed_builder_source(builder, before, splits, memory, exif)
-    return builder_source(builder, splits, memory, exif)
-
-
-def _name(source: str | os.PathLike) -> str:
-    """The absolute path of a folder, or the name."""
-    if source == "digits" or not _is_folder(source):
-        return os.fspath(source)
-    return os.path.abspath(os.path.expanduser(source))
-
-
-def _check_splits(splits: Mapping[str, str]) -> None:
-    if not isinstance(splits, Mapping) or not all(
-        isinstance(split, str) for split in splits.values()
-    ):
-        raise UsageError(
-            "splits must name splits of a TFDS dataset, such as "
-            f"{{'train': 'train[:50%]'}}; got {splits!r}"
-        )
-    check_known("splits", splits, PARTS)
-
-
-def _is_folder(source: str | os.PathLike) -> bool:
-    if isinstance(source, os.PathLike):
-        return True
-    if os.path.isabs(source) or source.startswith((".", "~")):
-        return True
-    return os.path.isdir(source) and source.split("/")[0] not in tfds.list_builders(
-        with_community_datasets=False
     )

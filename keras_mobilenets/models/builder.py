@@ -21,6 +21,7 @@ from keras_mobilenets.architecture.arguments import (
     check_number,
 )
 from keras_mobilenets.architecture.plan import ARGUMENTS, IMAGE, Layer, make_plan
+from keras_mobilenets.architecture.shapes import Resolution, sides
 from keras_mobilenets.architecture.tables import NETWORKS
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models.weights import (
@@ -128,7 +129,8 @@ def build(
     *,
     alpha: float = 1.0,
     rho: float | None = None,
-    resolution: int | None = None,
+    resolution: Resolution | None = None,
+    channels: int = 3,
     include_top: bool = True,
     weights: str | os.PathLike[str] | None = None,
     pooling: str | None = None,
@@ -139,7 +141,7 @@ def build(
 ) -> keras.Model:
     """MobileNetV1 or V2 exactly as its authors' code builds it.
 
-    The model maps float images [batch, resolution, resolution, 3], scaled to
+    The model maps float images [batch, height, width, channels], scaled to
     [-1, 1], to class probabilities [batch, classes].
 
     Args:
@@ -147,7 +149,9 @@ def build(
         alpha: width multiplier, above 0. V1 truncates the widths, V2 rounds them
             to multiples of 8 and keeps the last convolution at 1280 below 1.
         rho: resolution multiplier of 224 (0.857 is 192 pixels).
-        resolution: the same in pixels, at least 32. Give one or neither (224).
+        resolution: the same in pixels, at least 32; or (height, width). Give one or
+            neither (224).
+        channels: of the images: 3 (RGB), 1 (grey) or 4 (RGB and alpha).
         include_top: False ends with the last feature map.
         weights: None, "imagenet" (keras.applications' weights, downloaded), or
             the path of a `.keras` or `.weights.h5` file of the same network.
@@ -185,6 +189,7 @@ def build(
         alpha=alpha,
         rho=rho,
         resolution=resolution,
+        channels=channels,
         include_top=include_top,
         pooling=pooling,
         classes=classes,
@@ -194,7 +199,7 @@ def build(
     make = _makers(constants["kernel_stddev"], _check_dropout(name, dropout))
 
     size = plan[0].size_in
-    tensors = {IMAGE: keras.Input((size, size, 3), name=IMAGE)}
+    tensors = {IMAGE: keras.Input((*sides(size), plan[0].channels_in), name=IMAGE)}
     for layer in plan:
         x = make[layer.kind](layer, *(tensors[source] for source in layer.inputs))
         if layer.batch_norm:

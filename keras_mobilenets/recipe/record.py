@@ -189,14 +189,15 @@ class Recipe:
         "share of the image that a crop may take (low, high); None: no crops",
     )
     crop_aspect: tuple[float, float] = option(
-        pair(number(0, above=True)), "width / height of a crop (low, high)"
+        pair(number(0, above=True)),
+        "width / height of a crop (low, high), as multiples of the network's",
     )
     crop_min_covered: float = option(
         number(0, 1), "share of the whole image that a crop must cover"
     )
     flip: bool = option(check_flag, "mirror half of the training images")
     exif_orientation: bool = option(
-        check_flag, "turn JPEGs upright as their EXIF orientation says"
+        check_flag, "turn images upright as their EXIF orientation says"
     )
     color: str | None = option(
         choice(None, "fast", "full"),

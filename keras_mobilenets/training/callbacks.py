@@ -69,7 +69,7 @@ class StopDiverged(keras.callbacks.Callback):
         self.splits.set_position(self.position.epoch, self.position.first)
         first, last = self.position.first + 1, self.position.step
         seen = itertools.islice(self.splits.train, last + 1 - first)
-        for step, (images, _) in enumerate(seen, start=first):
+        for step, (images, *_) in enumerate(seen, start=first):
             if not np.isfinite(images).all():
                 return f"batch {step} of the data holds values that are no numbers"
         return (

@@ -17,6 +17,7 @@ from keras_mobilenets.architecture.arguments import check_choice, check_flag
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.data.parts import PARTS
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import MEMORY_BUDGET, Given, take
 from keras_mobilenets.options import check_path
 from keras_mobilenets.training import pictures
 from keras_mobilenets.training.compiling import TOP_5_FROM
@@ -42,7 +43,7 @@ EVALUATION = "evaluation.json"  # in the folder of a report
 def evaluate(
     workdir: str | os.PathLike[str] | None = None,
     *,
-    data: str | os.PathLike[str] | None = None,
+    data: Any = None,
     split: str = "test",
     data_dir: str | os.PathLike[str] | None = None,
     strategy: str | tf.distribute.Strategy = "auto",
@@ -54,7 +55,8 @@ def evaluate(
 
     Args:
         workdir: of `train`; by default the newest run in `runs`.
-        data: another source with the same classes; by default the run's own.
+        data: another source with the same classes; by default the run's own, which is
+            to be passed again if it was in memory.
         split: "test", "validation" or "train".
         data_dir: where TFDS keeps its prepared data.
         strategy, cpu_replicas: as in `train`.
@@ -90,18 +92,21 @@ def evaluate(
         check_new(pathlib.Path(report), "report")
     directory = find_finished(workdir)
     settings, stored = read_report(directory)
-    source = settings.data if data is None else data
+    budget = settings.data_options.get("memory_budget", MEMORY_BUDGET)
+    source = take(settings.data if data is None else data, budget)
     strategy = make_strategy(strategy, cpu_replicas)
     if is_asynchronous(strategy):
         raise UsageError(
             "strategy 'parameter_server' is for training; got it for evaluation: give "
             "strategy='none'"
         )
-    own = data is None
+    again = isinstance(source, Given) and str(source) == settings.data
+    own = data is None or again
     index = directory / INDEX
     splits = load_data(
         source,
         resolution=settings.resolution,
+        channels=settings.channels,
         recipe=settings.recipe,
         batch_size=settings.recipe.batch_size * strategy.num_replicas_in_sync,
         seed=settings.seed,
@@ -112,7 +117,7 @@ def evaluate(
     if list(splits.classes) != stored["classes"]:
         raise UsageError(
             f"data must have the classes that {directory} was trained on "
-            f"({_few(stored['classes'])}); got {os.fspath(source)!r} with "
+            f"({_few(stored['classes'])}); got {str(source)!r} with "
             f"{_few(splits.classes)}"
         )
     with strategy.scope():
@@ -129,7 +134,7 @@ def evaluate(
         **(top5 if len(splits.classes) >= TOP_5_FROM else {}),
         "images": tally.images,
         "split": split,
-        "data": os.fspath(source),
+        "data": str(source),
         "workdir": str(directory),
         "calibration_error": tally.calibration_error(),
         "reliability": tally.reliability(),

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from keras_mobilenets import storage
-from keras_mobilenets.data import Splits, load_data
+from keras_mobilenets.data import Splits, as_picture, load_data
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build
 from keras_mobilenets.models.weights import check_weights_file
@@ -224,6 +223,7 @@ def _prepare(
     splits = load_data(
         settings.data,
         resolution=settings.resolution,
+        channels=settings.channels,
         recipe=settings.recipe,
         seed=settings.seed,
         data_dir=settings.data_dir,
@@ -343,7 +343,7 @@ class _Job:
     def __str__(self) -> str:
         settings, splits = self.settings, self.splits
         return (
-            f"{settings.name}, alpha {settings.alpha:g}, {settings.resolution} px: "
+            f"{settings.name}, alpha {settings.alpha:g}, {settings.shape}: "
             f"{self.cost.params:,} parameters, {self.cost.macs:,} mult-adds; "
             f"{splits.num_train:,} training images of {len(splits.classes)} classes; "
             f"recipe {self.recipe.name}, {self.recipe.epochs} epochs of "
@@ -499,6 +499,14 @@ def _counts(splits: Splits) -> dict[str, int]:
     }
 
 
+def _weights(splits: Splits) -> dict[str, dict[str, float]]:
+    """What an image of each class counted, where they were not all the same."""
+    if splits.class_weights is None:
+        return {}
+    named = splits.classes[-len(splits.class_weights) :]
+    return {"class_weights": dict(zip(named, splits.class_weights, strict=True))}
+
+
 def _make_report(job: _Job, measured: dict[str, dict[str, float]]) -> dict[str, Any]:
     settings, splits = job.settings, job.splits
     costs = (
@@ -511,6 +519,7 @@ def _make_report(job: _Job, measured: dict[str, dict[str, float]]) -> dict[str, 
         **values,
         "classes": list(splits.classes),
         "images": _counts(splits),
+        **_weights(splits),
         "test_is_validation": splits.test_is_validation,
         "scale": job.scale._asdict(),
         "steps_per_epoch": splits.steps_per_epoch,
@@ -553,7 +562,7 @@ def _save_samples(splits: Splits, folder: pathlib.Path) -> None:
         pixels = np.rint(np.clip((image + 1) * 127.5, 0, 255)).astype("uint8")
         shown = short_name(splits.classes[label])
         with storage.replacing(folder / f"{number}-{shown}.png") as beside:
-            Image.fromarray(pixels).save(beside)
+            as_picture(pixels).save(beside)
 
 
 def _tell(

@@ -22,6 +22,7 @@ from keras_mobilenets.data import load_image
 from keras_mobilenets.data.layout import HARMLESS, find_images, sentence
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.options import check_path
+from keras_mobilenets.settings import Settings
 from keras_mobilenets.text import printable
 from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.workdir import find_finished, read_report
@@ -82,7 +83,7 @@ def predict(
     bar = keras.utils.Progbar(len(paths), verbose=int(verbose and len(paths) > BATCH))
     results: list[dict[str, Any]] = []
     with _writing(table, min(top, len(classes))) as write:
-        load = _loader(settings.resolution, settings.recipe)
+        load = _loader(settings)
         for batch in _batches(paths, load):
             for path, answer in _answers(model, batch):
                 if isinstance(answer, UsageError):
@@ -149,10 +150,12 @@ def _expand(name: str) -> list[str]:
     return [file for match in found for file in _expand(match)]
 
 
-def _loader(resolution: Any, recipe: Any) -> Callable[[str], tuple[str, Loaded]]:
+def _loader(settings: Settings) -> Callable[[str], tuple[str, Loaded]]:
     def load(path: str) -> tuple[str, Loaded]:
         try:
-            return path, load_image(path, resolution, recipe)
+            return path, load_image(
+                path, settings.resolution, settings.recipe, settings.channels
+            )
         except UsageError as error:
             return path, error
 

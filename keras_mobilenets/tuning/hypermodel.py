@@ -35,6 +35,7 @@ def load(
     return load_data(
         settings.data,
         resolution=settings.resolution,
+        channels=settings.channels,
         batch_size=batch_size,
         recipe=settings.recipe,
         seed=settings.seed,
@@ -56,7 +57,7 @@ class HyperMobileNet(keras_tuner.HyperModel):
     end of an epoch.
 
     Args:
-        data: as `source` in `load_data`: "digits", a TFDS name, or a folder.
+        data: as `source` in `load_data`.
         **options: `names`, `alphas`, `resolutions`, `rhos`, ranges, and what decides
             a run, as in `search`; no budget.
 
@@ -72,7 +73,7 @@ class HyperMobileNet(keras_tuner.HyperModel):
         tuner.search(epochs=5)
     """
 
-    def __init__(self, data: str | os.PathLike[str] = "digits", **options: Any):
+    def __init__(self, data: Any = "digits", **options: Any):
         super().__init__()
         given = {"data": data, **options}
         self.space, self._arguments = read_space(given, "HyperMobileNet()")

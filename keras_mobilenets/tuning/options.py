@@ -20,6 +20,7 @@ from keras_mobilenets.architecture.arguments import (
     check_known,
     check_number,
 )
+from keras_mobilenets.architecture.shapes import pixels
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.options import (
     NOT_GIVEN,
@@ -31,7 +32,13 @@ from keras_mobilenets.options import (
     options_of,
 )
 from keras_mobilenets.recipe import FIELDS
-from keras_mobilenets.settings import Execution, Settings, json_value, make_settings
+from keras_mobilenets.settings import (
+    Execution,
+    Settings,
+    json_value,
+    make_settings,
+    take_data,
+)
 from keras_mobilenets.tuning.identity import identify
 from keras_mobilenets.tuning.space import RANGES, Space
 
@@ -188,6 +195,7 @@ def read_options(given: Mapping[str, Any]) -> Asked:
         UsageError: an unknown or impossible argument.
     """
     check_known("search()", given, [*OF_SPACE, *OF_SEARCH, *OF_RUNS])
+    given = take_data(given)
     options = SearchOptions(
         **check_options(SearchOptions, {k: given[k] for k in given if k in OF_SEARCH})
     )
@@ -211,6 +219,7 @@ def read_space(given: Mapping[str, Any], where: str) -> tuple[Space, dict[str, A
         UsageError: an unknown or impossible argument.
     """
     check_known(where, given, [k for k in (*OF_SPACE, *OF_RUNS) if k not in BUDGET])
+    given = take_data(given)
     searched = {
         name: value
         for name, value in given.items()
@@ -235,13 +244,16 @@ def read_space(given: Mapping[str, Any], where: str) -> tuple[Space, dict[str, A
             f'weights must be None, "imagenet" or an existing file; got {weights!r}'
         )
     variant = {k: v for k, v in runs[0].variant.items() if k != "batch_norm_epsilon"}
+    if runs[0].channels != 3:
+        variant["channels"] = runs[0].channels
     return dataclasses.replace(space, variant=variant), arguments
 
 
 def networks(space: Space, arguments: dict[str, Any], name: str) -> list[Settings]:
     """The settings of a run of a network, for each alpha, at the lowest of the rest."""
+    smallest = min(space.resolutions, key=pixels)
     lowest = {field: bounds[0] for field, bounds in space.ranges.items()}
-    point = {**lowest, "name": name, "resolution": min(space.resolutions)}
+    point = {**lowest, "name": name, "resolution": smallest}
     return [
         make_settings({**arguments, **point, "alpha": alpha}, where="search()")
         for alpha in space.alphas

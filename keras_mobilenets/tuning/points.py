@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from keras_mobilenets.architecture import cost
-from keras_mobilenets.architecture.arguments import NATIVE_RESOLUTION
+from keras_mobilenets.architecture.arguments import rho_of
+from keras_mobilenets.architecture.shapes import Resolution, from_plain, plain
 
+Key = tuple[str, float, Resolution]
 POINT = ("name", "alpha", "resolution")  # hyperparameters that a point settles
 
 # Each limit, what of a point it limits, and how the two are written.
@@ -24,26 +26,41 @@ class Point(NamedTuple):
 
     name: str
     alpha: float
-    resolution: int
+    resolution: Resolution
     macs: int
     params: int
     peak_memory: int
     latency_ms: float | None  # None: not known
 
     @property
-    def rho(self) -> float:
-        return self.resolution / NATIVE_RESOLUTION
+    def rho(self) -> float | None:
+        return rho_of(self.resolution)
 
     @property
-    def key(self) -> tuple[str, float, int]:
+    def key(self) -> Key:
         return self[:3]
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """What `POINT` names, as text and numbers: in a table 96, or "96x160"."""
+        return dict(zip(POINT, (*self[:2], plain(self.resolution)), strict=True))
+
     def __str__(self) -> str:
-        return f"{self.name} alpha {self.alpha:g} at {self.resolution} px"
+        return f"{self.name} alpha {self.alpha:g} at {plain(self.resolution)} px"
+
+
+def key_of(values: Mapping[str, Any]) -> Key:
+    """The key of the point that hyperparameters, or a row of a table, name."""
+    name, alpha, resolution = (values[field] for field in POINT)
+    return name, alpha, from_plain(resolution)
 
 
 def priced(
-    name: str, alpha: float, resolution: int, classes: int, variant: Mapping[str, Any]
+    name: str,
+    alpha: float,
+    resolution: Resolution,
+    classes: int,
+    variant: Mapping[str, Any],
 ) -> Point:
     """A point with what the plan says that it costs; its latency is not known."""
     price = cost(name, alpha=alpha, resolution=resolution, classes=classes, **variant)

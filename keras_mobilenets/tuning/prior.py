@@ -15,10 +15,12 @@ import numpy as np
 
 from keras_mobilenets.architecture.arguments import NATIVE_RESOLUTION
 from keras_mobilenets.architecture.published import published
+from keras_mobilenets.architecture.shapes import Resolution, pixels
 
 
-def _terms(alpha: float, resolution: int) -> tuple[float, ...]:
-    a, r = math.log(alpha), math.log(resolution / NATIVE_RESOLUTION)
+def _terms(alpha: float, resolution: Resolution) -> tuple[float, ...]:
+    side = math.sqrt(pixels(resolution))
+    a, r = math.log(alpha), math.log(side / NATIVE_RESOLUTION)
     return 1.0, a, r, a * a, r * r, a * r
 
 
@@ -30,8 +32,10 @@ def _coefficients(name: str) -> np.ndarray:
     return np.linalg.lstsq(terms, np.log(top1 / (1 - top1)), rcond=None)[0]
 
 
-def published_prior(name: str, alpha: float, resolution: int) -> float:
+def published_prior(name: str, alpha: float, resolution: Resolution) -> float:
     """The top-1 to expect on ImageNet, 0 to 1, of a network published or not.
+
+    What is not square counts as the square of as many pixels.
 
     >>> round(published_prior("mobilenet_v1", 1.0, 224), 2)  # published: 0.709
     0.71

@@ -11,6 +11,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_mobilenets.text import count, table
+from keras_mobilenets.tuning.points import key_of
 from keras_mobilenets.tuning.protocol import record
 from keras_mobilenets.tuning.results import SearchResult
 from keras_mobilenets.tuning.space import Space
@@ -101,9 +102,8 @@ class Progress:
 
     def _work(self, values: dict[str, Any]) -> float:
         """Mult-adds of the training images' forward passes, up to a factor."""
-        key = (values[field] for field in ("name", "alpha", "resolution"))
         epochs = values.get("tuner/epochs") or self._epochs
-        return self._space.point(*key).macs * (
+        return self._space.point(*key_of(values)).macs * (
             epochs - (values.get("tuner/initial_epoch") or 0)
         )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from keras_mobilenets import storage
 from keras_mobilenets.architecture.arguments import check_choice, check_number
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.tuning.points import LIMITS, POINT
+from keras_mobilenets.tuning.points import LIMITS, POINT, key_of
 from keras_mobilenets.tuning.space import Space
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class SearchResult:
 
     Attributes:
         table: one row (a dict) a trial: "trial", "status", "name", "alpha", "rho",
-            "resolution", the other hyperparameters, "macs", "params",
+            "resolution" (pixels of a side, or text such as "96x160", which has no
+            rho), the other hyperparameters, "macs", "params",
             "peak_memory" (bytes), "latency_ms", "epochs", "accuracy" (validation,
             0 to 1), the other scores, "seconds", "message" of a failure. What is
             not known is None.
@@ -68,7 +69,7 @@ class SearchResult:
             oracle.trials.values(), key=lambda trial: int(trial.trial_id)
         ):
             values = trial.hyperparameters.values
-            point = space.point(*(values[field] for field in POINT))
+            point = space.point(*key_of(values))
             scores = {
                 COLUMNS.get(name, name): _score(trial, name)
                 for name in list(trial.metrics.metrics)
@@ -77,6 +78,7 @@ class SearchResult:
                 "trial": trial.trial_id,
                 "status": trial.status,
                 **{field: getattr(point, field) for field in SETTINGS[2:]},
+                **point.plain,
                 **{name: value for name, value in values.items() if name not in POINT},
                 **{cost: getattr(point, cost) for cost in COSTS},
                 "epochs": round(scores.pop("epochs", values.get("tuner/epochs", 0)))

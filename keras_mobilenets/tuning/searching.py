@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 
 @accepts(Space, SearchOptions)
-def search(
-    data: str | os.PathLike[str] = "digits", **options: Any
-) -> SearchResult | None:
+def search(data: Any = "digits", **options: Any) -> SearchResult | None:
     """Find the best alpha and resolution within a budget, by training them.
 
     `search()` alone trains four networks on scikit-learn's digits. Only points
@@ -47,7 +45,7 @@ def search(
     KERASTUNER_ORACLE_PORT). Messages between them are not encrypted.
 
     Args:
-        data: as `source` in `load_data`: "digits", a TFDS name, or a folder.
+        data: as `source` in `load_data`. Images in memory are copied to every trial.
         **options: what else decides a run, as in `train`: `recipe`, `weights`, `seed`,
             `data_dir`, fields of the recipe (`epochs=20`), variations of the network
             (`expansion=4`), data options (`broken="fail"`).
@@ -105,7 +103,9 @@ def _search(asked: Asked, server: Server | None) -> SearchResult:
 
     space, options = asked.space, asked.options
     with contextlib.ExitStack() as stack:
-        label = pathlib.Path(asked.arguments["data"]).name.replace(":", "_") or "data"
+        label = (
+            pathlib.Path(str(asked.arguments["data"])).name.replace(":", "_") or "data"
+        )
         path = stack.enter_context(claim(options.directory, label, asked.identity))
         scratch = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
         classes = prepare_data(asked, server, path / INDEX, scratch / INDEX)

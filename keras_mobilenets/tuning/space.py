@@ -20,13 +20,16 @@ from keras_mobilenets.architecture.arguments import (
     check_name,
     check_number,
     check_resolution,
+    rho_of,
 )
 from keras_mobilenets.architecture.published import published
+from keras_mobilenets.architecture.shapes import Resolution, sides
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.options import Check, is_given, option, options_of
 from keras_mobilenets.tuning.points import (
     LIMITS,
     POINT,
+    Key,
     Point,
     largest_fraction,
     priced,
@@ -51,7 +54,7 @@ OTHER_RESOLUTIONS = tuple(range(32, NATIVE_RESOLUTION + 1, 32))
 NAMED = 3  # points named in an error
 
 
-Latency = Mapping[tuple[str, float, int], float] | Callable[..., float | None]
+Latency = Mapping[Key, float] | Callable[..., float | None]
 
 
 def _several(check: Callable[[Any], Any]) -> Check:
@@ -110,7 +113,8 @@ class Space:
 
     Args:
         classes: of the classifier, which counts in mult-adds and parameters.
-        variant: variations of all the networks, as in `cost`: {"expansion": 4}.
+        variant: variations of all the networks, and other channels than 3, as in
+            `cost`: {"expansion": 4}.
 
     Raises:
         UsageError: an argument that is not as its help says, or a budget that none of
@@ -133,14 +137,13 @@ class Space:
         ALPHAS,
         none_is_default=True,
     )
-    resolutions: tuple[int, ...] = _unset(
+    resolutions: tuple[Resolution, ...] = _unset(
         _several(functools.partial(check_resolution, None)),
-        "input sides in pixels (default those published for V2; on digits 32 48)",
+        "input sides in pixels, or (height, width) pairs, on the command line such as "
+        "96x160 (default those published for V2; on digits 32 48)",
     )
     rhos: tuple[float, ...] | None = _unset(
-        _several(
-            lambda rho: check_resolution(rho, resolution=None) / NATIVE_RESOLUTION
-        ),
+        _several(lambda rho: rho_of(check_resolution(rho, resolution=None))),
         "the same as multiples of 224; give one of the two",
     )
     max_macs: float | None = _unset(
@@ -222,18 +225,32 @@ class Space:
             if getattr(self, name) is not None
         }
 
+    def values(self, point: Point) -> dict[str, Any]:
+        """The hyperparameters of a point, of which KerasTuner wants one type each.
+
+        The resolution is a number where all of the space are squares, else text.
+        """
+        values = point.plain
+        if not self._squares:
+            values["resolution"] = "x".join(map(str, sides(point.resolution)))
+        return values
+
+    @property
+    def _squares(self) -> bool:
+        return not any(isinstance(size, tuple) for size in self.resolutions)
+
     def declare(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
         """Declare the hyperparameters of this space; returns their values in `hp`.
 
         Those that have none take the first feasible point. A value that no feasible
         point has is not among the choices.
         """
-        first = self.feasible[0]
+        points = [self.values(point) for point in self.feasible]
         values = {
             field: hp.Choice(
                 field,
-                list(dict.fromkeys(getattr(point, field) for point in self.feasible)),
-                default=getattr(first, field),
+                list(dict.fromkeys(point[field] for point in points)),
+                default=points[0][field],
             )
             for field in POINT
         }
@@ -241,7 +258,7 @@ class Space:
             values[name] = hp.Float(name, low, high, sampling=RANGES[name][2])
         return values
 
-    def point(self, name: str, alpha: float, resolution: int) -> Point:
+    def point(self, name: str, alpha: float, resolution: Resolution) -> Point:
         """A network with its costs, in the space or not; its latency where known."""
         point = priced(name, alpha, resolution, self.classes, self.variant)
         return point._replace(latency_ms=self._latency(point))
@@ -258,7 +275,10 @@ class Space:
         return self._measured[point.key]
 
     def _within(
-        self, names: Iterable[str], alphas: Iterable[float], sizes: Iterable[int]
+        self,
+        names: Iterable[str],
+        alphas: Iterable[float],
+        sizes: Iterable[Resolution],
     ) -> Iterable[Point]:
         unmeasured = {k: v for k, v in self.limits.items() if k != "max_latency_ms"}
         for name, alpha, size in itertools.product(names, alphas, sizes):
@@ -299,11 +319,12 @@ class Space:
             return (
                 f"{message}. Raise the budget, or make alphas and resolutions smaller"
             )
+        squares = OTHER_RESOLUTIONS if self._squares else ()
         others = sorted(
             self._within(
                 self.names,
                 sorted({*self.alphas, *OTHER_ALPHAS}),
-                sorted({*self.resolutions, *OTHER_RESOLUTIONS}),
+                sorted({*self.resolutions, *squares}, key=sides),
             ),
             key=lambda p: (-largest_fraction(p, limits), -p.macs),
         )
@@ -318,5 +339,5 @@ class Space:
 
 
 @functools.cache
-def _published_latency() -> dict[tuple[str, float, int], float]:
+def _published_latency() -> dict[Key, float]:
     return {p[:3]: p.latency_ms for p in published() if p.latency_ms is not None}

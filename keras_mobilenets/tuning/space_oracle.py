@@ -18,11 +18,11 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from keras_mobilenets.architecture.arguments import check_number
-from keras_mobilenets.tuning.points import POINT, Point
+from keras_mobilenets.tuning.points import POINT, Key, key_of
 from keras_mobilenets.tuning.space import Space
 from keras_mobilenets.tuning.stored_oracle import StoredOracle
 
-Prior = Callable[[str, float, int], float]  # what accuracy to expect
+Prior = Callable[..., float]  # what accuracy to expect
 
 DRAWS = 20  # of known combinations in a row, until the unknown ones are listed
 
@@ -45,13 +45,16 @@ class SpaceOracle(StoredOracle):
             self.seed = seed  # KerasTuner takes 0 for none
         self._tried: set[frozenset] = set()
         self._promise = _promise(space, prior)
-        self._points = sorted(  # the most promising first, else as in the space
-            space.feasible, key=lambda point: -self._promise[point.key]
-        )
+        self._points = [  # the most promising first, else as in the space
+            space.values(point)
+            for point in sorted(
+                space.feasible, key=lambda point: -self._promise[point.key]
+            )
+        ]
         self.identity = {
             "oracle": type(self).__name__,
             "objective": str(self.objective),
-            "points": [list(point.key) for point in space.feasible],
+            "points": [list(point.plain.values()) for point in space.feasible],
             "ranges": {name: list(bounds) for name, bounds in space.ranges.items()},
         }
 
@@ -77,7 +80,7 @@ class SpaceOracle(StoredOracle):
                 yield from complete(values, rest)
 
         for point in self._points:
-            yield from complete(_values(point), self.others())
+            yield from complete(dict(point), self.others())
 
     def untried(self) -> Iterator[dict[str, Any]]:
         return (values for values in self._grid() if not self.is_tried(values))
@@ -86,7 +89,7 @@ class SpaceOracle(StoredOracle):
         return random.Random(f"{self.seed} {len(self.trials)}")
 
     def promise_of(self, values: dict[str, Any]) -> float:
-        return self._promise[tuple(values[field] for field in POINT)]
+        return self._promise[key_of(values)]
 
     def _pick(self, rng: random.Random, combinations: list[dict]) -> dict[str, Any]:
         """One at random; e times as likely for each deviation of promise."""
@@ -95,7 +98,7 @@ class SpaceOracle(StoredOracle):
 
     def draw(self, rng: random.Random) -> dict[str, Any]:
         """A random combination, tried or not."""
-        values = self._pick(rng, [_values(point) for point in self._points])
+        values = dict(self._pick(rng, self._points))
         for hp in self.others():
             if _is_active(hp, values):
                 values[hp.name] = hp.random_sample(rng.getrandbits(32))
@@ -138,7 +141,7 @@ class SpaceOracle(StoredOracle):
         self.promise_of(trial.hyperparameters.values)  # a point of the space
 
 
-def _promise(space: Space, prior: Prior | None) -> dict[tuple, float]:
+def _promise(space: Space, prior: Prior | None) -> dict[Key, float]:
     """What is expected of each point, in standard deviations over the space."""
     if prior is None:
         return {point.key: 0.0 for point in space.feasible}
@@ -151,10 +154,6 @@ def _promise(space: Space, prior: Prior | None) -> dict[tuple, float]:
         point.key: float((value - mean) / deviation)
         for point, value in zip(space.feasible, expected, strict=True)
     }
-
-
-def _values(point: Point) -> dict[str, Any]:
-    return {field: getattr(point, field) for field in POINT}
 
 
 def is_range(hp: Any) -> bool:

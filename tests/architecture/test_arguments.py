@@ -16,6 +16,7 @@ from keras_mobilenets.architecture.arguments import (
     check_known,
     check_number,
     check_resolution,
+    rho_of,
     shown,
     suggest,
 )
@@ -121,6 +122,71 @@ def test_rho_too_small(rho):
 )
 def test_resolution(resolution):
     rejected("resolution", resolution, "whole number", "at least 32", "pixels")
+
+
+@pytest.mark.parametrize(
+    "resolution",
+    [
+        (96,),
+        (),
+        (96, 160, 3),
+        [96, 160, 3, 1],
+        (96.5, 160),
+        (96, "160"),
+        (True, 96),
+        (96, None),
+        ((96, 160), 96),
+        (31, 160),
+        (160, 31),
+        (96, 10**400),
+        "96",
+        "31x160",
+        "96x",
+        "x160",
+        "96x160x3",
+        "-96x160",
+        "96X160",
+        "99999999999x160",
+        {96, 160},
+        np.array([96, 160]),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_resolutions_that_are_no_pair(resolution):
+    rejected("resolution", resolution, "whole number", "at least 32", "pixels")
+
+
+def test_the_third_number_is_an_argument_of_its_own():
+    assert "channels" in rejected("resolution", (96, 160, 3))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((96, 160), (96, 160)),
+        ([160, 96], (160, 96)),
+        ("96x160", (96, 160)),
+        ((np.int64(96), 160.0), (96, 160)),
+        ((96, 96), 96),
+        ("96x96", 96),
+        ((32, 33), (32, 33)),
+    ],
+    ids=str,
+)
+def test_resolutions_of_two_sides(given, expected):
+    assert check_resolution(None, given) == expected
+    assert make_plan(resolution=given) == make_plan(resolution=expected)
+
+
+def test_rho_is_of_squares():
+    assert (rho_of(192), rho_of((96, 160))) == (192 / 224, None)
+    with pytest.raises(ValueError, match="rho or resolution, not both"):
+        cost(rho=0.5, resolution=(96, 160))
+
+
+@pytest.mark.parametrize("channels", [0, 2, 5, 3.5, None, *NOT_NUMBERS], ids=repr)
+def test_channels(channels):
+    rejected("channels", channels, "1, 3, 4")
 
 
 @pytest.mark.parametrize(("rho", "resolution"), [(1.0, 224), (0.5, 192), (0, 0)])

@@ -145,6 +145,36 @@ def test_odd_size_by_hand():
     assert stem.macs == 27 * 32 * 17 * 17
 
 
+def test_two_sides_and_other_channels_by_hand():
+    # 97x160 grey: the stem's 49x80 outputs of 3x3x1x32 kernels
+    price = cost("mobilenet_v1", resolution=(97, 160), channels=1)
+    stem, depthwise = price.layers[:2]
+    assert stem.macs == 9 * 32 * 49 * 80
+    assert stem.params == 9 * 32 + 4 * 32
+    assert stem.memory == 4 * (97 * 160 * 1 + 49 * 80 * 32)
+    assert depthwise.macs == 9 * 32 * 49 * 80
+    assert (stem.layer.size_in, stem.layer.size_out) == ((97, 160), (49, 80))
+    assert price.params == cost("mobilenet_v1").params - 2 * 9 * 32
+    assert cost("mobilenet_v1", channels=4).params == cost("mobilenet_v1").params + 288
+
+
+def test_a_turned_image_costs_the_same():
+    wide, tall = (cost(resolution=size) for size in ((96, 160), (160, 96)))
+    assert wide[:5] == tall[:5]
+    assert wide.layers[0].layer.size_out == (48, 80)
+
+
+def test_sizes_in_json_are_numbers_or_pairs():
+    square, wide = (
+        json.loads(json.dumps(cost(resolution=size).as_dict()))["layers"]
+        for size in (96, (96, 160))
+    )
+    assert [row["size_out"] for row in square][:1] == [48]
+    assert [row["size_out"] for row in wide][:1] == [[48, 80]]
+    assert wide[-1]["size_out"] == 1
+    assert cost(resolution=(96, 160)).as_dict()["layers"][0]["size_out"] == [48, 80]
+
+
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
 def test_dilation_costs_mult_adds_but_no_weights(name):
     plain, dilated = cost(name), cost(name, output_stride=16)

@@ -63,10 +63,12 @@ def test_names_of_v2():
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
 @pytest.mark.parametrize("variant", [{}, {"output_stride": 8}, {"include_top": False}])
-@pytest.mark.parametrize("resolution", [224, 97, 32])
-def test_layers_fit_together(name, resolution, variant):
-    seen = {IMAGE: (resolution, 3)}
-    for layer in make_plan(name, resolution=resolution, **variant):
+@pytest.mark.parametrize("resolution", [224, 97, 32, (96, 160), (97, 33)], ids=str)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_layers_fit_together(name, resolution, channels, variant):
+    seen = {IMAGE: (resolution, channels)}
+    shape = {"resolution": resolution, "channels": channels}
+    for layer in make_plan(name, **shape, **variant):
         assert layer.name not in seen
         for source in layer.inputs:
             assert seen[source] == (layer.size_in, layer.channels_in)
@@ -84,6 +86,9 @@ def test_layers_fit_together(name, resolution, variant):
         (97, [49, 25, 13, 7, 4]),
         (33, [17, 9, 5, 3, 2]),
         (32, [16, 8, 4, 2, 1]),
+        ((96, 160), [(48, 80), (24, 40), (12, 20), (6, 10), (3, 5)]),
+        ((33, 34), [17, 9, 5, 3, 2]),  # square once both sides are
+        ((256, 32), [(128, 16), (64, 8), (32, 4), (16, 2), (8, 1)]),
     ],
 )
 def test_same_padding(name, resolution, sizes):

@@ -139,6 +139,21 @@ def test_the_contact_sheet(photos, tmp_path):
         km.check_data(photos, sheet=sheet)
 
 
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_the_contact_sheet_shows_what_the_network_sees(
+    photos, tmp_path, channels, mode
+):
+    sheet = tmp_path / "sheet.png"
+    km.check_data(photos, sheet=sheet, resolution=(32, 48), channels=channels)
+    with Image.open(sheet) as image:
+        assert (image.mode, image.size) == (mode, (8 * 52 - 4, 2 * 36 - 4))
+        tiles = np.asarray(image).reshape(2 * 36 - 4, 8 * 52 - 4, channels)
+    first = tiles[:32, :48].astype(float) / 127.5 - 1
+    path = photos / "train" / "cat" / "0.png"
+    expected = km.data.load_image(path, (32, 48), "slim_v2", channels)
+    np.testing.assert_allclose(first, expected, atol=0.005)
+
+
 def test_digits(tmp_path):
     prepared_digits(tmp_path)
     sheet = tmp_path / "sheet.png"

@@ -128,3 +128,61 @@ def test_of_16_bits_the_upper_8_are_read():
     image = decode(encode(Image.fromarray(levels), "PNG"))
     np.testing.assert_array_equal(image[..., 0], levels >> 8)
     np.testing.assert_array_equal(image[..., 2], levels >> 8)
+
+
+def transparent(mode):
+    """A picture with an alpha of its own."""
+    alpha = photo().convert("L").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = photo(mode=mode.removesuffix("A"))
+    image.putalpha(alpha)
+    return image
+
+
+ALPHAS = {
+    "PNG": (transparent("RGBA"), "PNG", {}),
+    "grey PNG": (transparent("LA"), "PNG", {}),
+    "palette PNG": (photo(mode="P"), "PNG", {"transparency": 3}),
+    "WebP": (transparent("RGBA"), "WebP", {"lossless": True, "exact": True}),
+}
+
+
+@pytest.mark.parametrize("kind", ALPHAS)
+def test_alpha_is_kept_where_it_is_asked_for(kind):
+    image, name, options = ALPHAS[kind]
+    encoded = encode(image, name, **options)
+    expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGBA"))
+    assert expected[..., 3].min() < 255
+    kept = decode(encoded, None, True)
+    np.testing.assert_array_equal(kept, expected)
+    np.testing.assert_array_equal(decode(encoded), expected[..., :3])
+    for box in boxes(SLIM)[-3:]:
+        part = in_dataset(encoded, lambda x, box=box: decode(x, box, True))
+        np.testing.assert_array_equal(part, pre.cropped(kept, box))
+
+
+OPAQUE = {
+    **KINDS,
+    **{kind: (photo(mode=mode), "JPEG", o) for kind, (mode, o) in JPEGS.items()},
+    "WebP": (photo(), "WebP", {"lossless": True}),
+}
+
+
+@pytest.mark.parametrize("kind", OPAQUE)
+def test_what_has_no_alpha_is_opaque(kind):
+    image, name, options = OPAQUE[kind]
+    encoded = encode(image, name, **options)
+    for box in (None, pre.eval_box(SLIM)):
+        rgba = in_dataset(encoded, lambda x, box=box: decode(x, box, True))
+        np.testing.assert_array_equal(rgba[..., :3], decode(encoded, box))
+        assert rgba.shape[-1] == 4
+        assert rgba[..., 3].min() == 255
+
+
+def test_a_photograph_is_turned_with_its_alpha():
+    exif = Image.Exif()
+    exif[0x112] = 6
+    encoded = encode(photo(), "JPEG", exif=exif)
+    upright = decode(encoded, exif=True)
+    rgba = decode(encoded, None, True, exif=True)
+    assert rgba.shape == (150, 120, 4)
+    np.testing.assert_array_equal(rgba[..., :3], upright)

@@ -144,7 +144,7 @@ def test_an_animated_webp_is_refused(tmp_path):
         load_image(tmp_path / "photos" / "train" / "cat" / "x.jpg", 32)
 
 
-@pytest.mark.parametrize("top", [1, 200, 255])
+@pytest.mark.parametrize("top", [1, 255, 300, 4095])
 def test_16_bits_that_would_turn_black_are_named(tmp_path, top):
     levels = np.linspace(0, top, 1600).astype(np.uint16).reshape(40, 40)
     folder(tmp_path, x=encode(Image.fromarray(levels), "PNG"))
@@ -152,7 +152,7 @@ def test_16_bits_that_would_turn_black_are_named(tmp_path, top):
         km.load_data(tmp_path / "photos", resolution=32, batch_size=1)
 
 
-@pytest.mark.parametrize("top", [0, 256, 65_535])
+@pytest.mark.parametrize("top", [0, 4096, 65_535])
 def test_16_bits_that_do_not(top):
     levels = np.full((9, 9), top, np.uint16)
     assert problem(encode(Image.fromarray(levels), "PNG")) is None
@@ -184,9 +184,10 @@ def turned(orientation, kind="JPEG", **options):
     return encode(photo(), kind, exif=exif, **options)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_orientation_is_applied_as_pillow_does(orientation):
-    encoded = turned(orientation)
+def test_an_orientation_is_applied_as_pillow_does(orientation, kind):
+    encoded = turned(orientation, kind)
     assert int(exif_orientation(encoded)) == orientation
     plain = Image.fromarray(decode(encoded).numpy())
     assert plain.size == photo().size
@@ -208,7 +209,28 @@ def big_endian(orientation):
     return plain[:2] + head + plain[2:]
 
 
+def in_chunk(orientation, last=b""):
+    """A PNG whose EXIF begins as a JPEG's, behind another chunk."""
+    tiff = b"II*\0\x08\0\0\0\x01\0" + struct.pack("<HHIHH", 0x112, 3, 1, orientation, 0)
+    plain = encode(photo(), "PNG")
+    head = 8 + 25  # the mark of a PNG, and its first chunk
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + bytes(4)
+        for kind, body in ((b"teSt", bytes(300)), (b"eXIf", b"Exif\0\0" + tiff))
+    ]
+    return plain[:head] + last + b"".join(chunks) + plain[head:]
+
+
 ODD_EXIF = {
+    "in a PNG, as in a JPEG": (in_chunk(6), 6),
+    "behind the pixels of a PNG": (in_chunk(6, b"\0\0\0\0IDAT" + bytes(4)), 1),
+    "an endless chunk": (in_chunk(6, b"\xff\xff\xff\xffteSt"), 1),
+    "a PNG cut off": (in_chunk(6)[:345], 1),
+    "nothing but the start of a PNG": (b"\x89PNG\r\n\x1a\n", 1),
+    "nothing but the start of a WebP": (b"RIFF\0\0\0\0WEBP", 1),
+    "chunks of nothing": (b"RIFF\0\0\0\0WEBP" + bytes(4000), 1),
+    "a GIF": (b"GIF89a" + bytes(50), 1),
+    "nothing": (b"", 1),
     "big endian": (big_endian(6), 6),
     "impossible": (big_endian(9), 1),
     "zero": (big_endian(0), 1),

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 import keras_mobilenets as km
-from keras_mobilenets.data import folder, sources
+from keras_mobilenets.data import files, folder, sources
 from keras_mobilenets.data.digits import prepared_digits
+from keras_mobilenets.data.index import read_index
 from keras_mobilenets.errors import UsageError
 
 
@@ -215,10 +216,7 @@ def test_an_index_of_as_many_files_as_imagenet(tmp_path):
         for name in names
     ]
     parts = {"train": paths, "validation": paths[:9], "test": paths[:9]}
-    grouped = {
-        split: folder._grouped(files, folder.Path("/data"))
-        for split, files in parts.items()
-    }
+    grouped = {split: files.grouped(listed, "/data") for split, listed in parts.items()}
     described = {
         "kind": "folder", "root": "/data", "parts": grouped,
         "classes": [str(n) for n in range(1000)],
@@ -228,6 +226,6 @@ def test_an_index_of_as_many_files_as_imagenet(tmp_path):
     index.save(tmp_path / "data.json")
     saved = time.perf_counter()
     assert (tmp_path / "data.json").stat().st_size < 40e6
-    sources.read_index(tmp_path / "data.json")
+    read_index(tmp_path / "data.json")
     assert saved - started < 60
     assert time.perf_counter() - saved < 60

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_mobilenets.data import preprocessing as pre
 from keras_mobilenets.recipe import recipes
@@ -158,16 +159,75 @@ def test_scaling_maps_0_to_minus_1_and_255_to_1():
 
 
 def test_channels_become_three():
-    grey = photo(channels=1)
-    rgb = pre.three_channels(grey)
+    grey = pre.to_unit(photo(channels=1))
+    rgb = pre.with_channels(grey, 3)
     assert rgb.shape == (50, 40, 3)
     for channel in range(3):
         np.testing.assert_array_equal(rgb[..., channel], grey[..., 0])
-    rgba = photo(channels=4)
-    np.testing.assert_array_equal(pre.three_channels(rgba), rgba[..., :3])
-    np.testing.assert_array_equal(pre.three_channels(photo()), photo())
+    rgba = pre.to_unit(photo(channels=4))
+    np.testing.assert_array_equal(pre.with_channels(rgba, 3), rgba[..., :3])
+    image = pre.to_unit(photo())
+    assert pre.with_channels(image, 3) is image
     with pytest.raises(ValueError, match="1 .grey., 3 .RGB. or 4 .RGBA. channels"):
-        pre.three_channels(photo(channels=2))
+        pre.with_channels(pre.to_unit(photo(channels=2)), 3)
+
+
+def test_grey_is_weighted_as_jpeg_does():
+    image = photo()
+    grey = pre.with_channels(pre.to_unit(image), 1)
+    assert grey.shape == (50, 40, 1)
+    weighted = image.numpy() / 255 @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(grey[..., 0], weighted, atol=1e-6)
+    pillow = np.asarray(Image.fromarray(image.numpy()).convert("L"))
+    np.testing.assert_allclose(255 * grey[..., 0], pillow, atol=0.51)
+    rgba = tf.concat([image, photo(channels=1)], -1)
+    np.testing.assert_array_equal(pre.with_channels(pre.to_unit(rgba), 1), grey)
+
+
+def test_grey_stays_the_same_grey_to_the_bit():
+    grey = tf.reshape(tf.range(256.0) / 255, [16, 16, 1])
+    again = pre.with_channels(pre.with_channels(grey, 3), 1)
+    np.testing.assert_array_equal(again, grey)
+
+
+def test_what_has_no_alpha_is_opaque():
+    for channels in (1, 3):
+        image = pre.to_unit(photo(channels=channels))
+        rgba = pre.with_channels(image, 4)
+        np.testing.assert_array_equal(rgba[..., :3], pre.with_channels(image, 3))
+        np.testing.assert_array_equal(rgba[..., 3], np.ones([50, 40]))
+
+
+def test_a_resize_is_to_height_and_width():
+    image = pre.to_unit(photo(37, 53))
+    for kernel, half in (("tf1", False), ("half_pixel", True)):
+        expected = tf.raw_ops.ResizeBilinear(
+            images=image[None], size=[24, 40], half_pixel_centers=half
+        )[0]
+        np.testing.assert_array_equal(pre.resize(image, (24, 40), kernel), expected)
+
+
+@pytest.mark.parametrize("resolution", [(32, 64), (64, 32), (96, 160)], ids=str)
+def test_crops_have_the_aspect_of_the_network(resolution):
+    """So that a crop is stretched as much as it is for a square network."""
+    wide = resolution[1] / resolution[0]
+    square, ours = (
+        np.array(
+            [
+                pre.train_box(seed(n), SLIM, aspect)(tf.constant([800, 800, 3]))[1]
+                for n in range(200)
+            ]
+        )
+        for aspect in (1.0, wide)
+    )
+    low, high = SLIM.crop_aspect
+    stretch = ours[:, 1] / ours[:, 0] / wide
+    assert low - 0.02 < stretch.min() < low + 0.1
+    assert high - 0.1 < stretch.max() < high + 0.02
+    assert np.any(square != ours)
+    np.testing.assert_array_equal(
+        square[0], pre.train_box(seed(0), SLIM)(tf.constant([800, 800, 3]))[1]
+    )
 
 
 # Colours
@@ -274,6 +334,59 @@ def test_crop_flip_and_colours_are_drawn_independently():
 
 
 # Whole images
+
+
+SHAPES = [((32, 48), 1), ((48, 32), 3), (32, 4)]
+
+
+@pytest.mark.parametrize("recipe", [SLIM, FULL, QUICK], ids=["slim", "full", "quick"])
+@pytest.mark.parametrize(("resolution", "channels"), SHAPES, ids=str)
+def test_batches_do_not_depend_on_how_a_source_stores_grey(
+    recipe, resolution, channels
+):
+    grey = photo(channels=1)
+    forms = [grey, tf.image.grayscale_to_rgb(grey)]
+    forms.append(tf.pad(forms[1], [[0, 0], [0, 0], [0, 1]], constant_values=255))
+    first, *others = (
+        [
+            pre.eval_image(form, resolution, recipe, channels),
+            *(
+                pre.train_image(form, seed(n), resolution, recipe, channels)
+                for n in range(4)
+            ),
+        ]
+        for form in forms
+    )
+    sides = (32, 32) if resolution == 32 else resolution
+    assert {tuple(image.shape) for image in first} == {(*sides, channels)}
+    for other in others:
+        for one, same in zip(first, other, strict=True):
+            np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("recipe", [SLIM, FULL, QUICK], ids=["slim", "full", "quick"])
+def test_grey_is_that_of_the_distorted_colours(recipe):
+    image = photo()
+    for number in range(4):
+        rgb, grey = (
+            pre.train_image(image, seed(number), (32, 48), recipe, channels)
+            for channels in (3, 1)
+        )
+        expected = rgb.numpy() @ np.float32([0.299, 0.587, 0.114])
+        np.testing.assert_allclose(grey[..., 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [SLIM, FULL, QUICK], ids=["slim", "full", "quick"])
+def test_alpha_is_cropped_and_flipped_with_the_colours_and_not_distorted(recipe):
+    image = photo(channels=1)
+    rgba = tf.concat([photo(), image], -1)  # its alpha is that image
+    plain = recipe.replace(color=None)
+    for number in range(4):
+        both = pre.train_image(rgba, seed(number), (32, 48), recipe, 4)
+        rgb = pre.train_image(rgba[..., :3], seed(number), (32, 48), recipe)
+        alpha = pre.train_image(image, seed(number), (32, 48), plain, 1)
+        np.testing.assert_allclose(both[..., :3], rgb, atol=1e-6)
+        np.testing.assert_allclose(both[..., 3:], alpha, atol=1e-6)
 
 
 @pytest.mark.parametrize("recipe", [SLIM, FULL, QUICK], ids=["slim", "full", "quick"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from keras_mobilenets.data import load_data, load_image
 from keras_mobilenets.data.digits import prepared_digits
@@ -48,6 +49,88 @@ def test_what_splits_say(data_dir):
     assert images.dtype == tf.float32
     assert labels.shape == (32,)
     assert labels.dtype == tf.int64
+
+
+@pytest.mark.parametrize("recipe", ["quick", "slim_v2"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_batches_of_any_shape(data_dir, recipe, channels):
+    data = load_data(
+        "digits",
+        data_dir=data_dir,
+        resolution=(32, 48),
+        channels=channels,
+        recipe=recipe,
+        batch_size=60,
+        pad_evaluation=True,
+    )
+    assert (data.resolution, data.channels) == ((32, 48), channels)
+    for batches in (data.train, data.train_once, data.test):
+        images, *_ = batches.element_spec
+        assert images.shape[1:] == (32, 48, channels)
+    images, *_ = next(data.test.as_numpy_iterator())
+    (example,) = prepared_digits(data_dir).as_dataset(split="test[:1]")
+    expected = eval_image(example["image"], (32, 48), recipes[recipe], channels)
+    np.testing.assert_array_equal(images[0], expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("recipe", ["quick", "slim_v2"])
+def test_the_same_images_give_the_same_batches_in_any_form(
+    data_dir, tmp_path, monkeypatch, recipe, channels
+):
+    """Grey arrays of TFDS, and grey, RGB and RGBA files of the same images."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    builder = prepared_digits(data_dir)
+    batches = {}
+    for mode in ("L", "RGB", "RGBA"):
+        for split in ("train", "validation"):
+            for number, example in enumerate(builder.as_dataset(split=f"{split}[:40]")):
+                folder = tmp_path / mode / split / str(int(example["label"]))
+                folder.mkdir(parents=True, exist_ok=True)
+                picture = Image.fromarray(example["image"].numpy()[..., 0])
+                picture.convert(mode).save(folder / f"{number:03}.png")
+        data = load_data(
+            tmp_path / mode,
+            resolution=(32, 48),
+            channels=channels,
+            recipe=recipe,
+            batch_size=8,
+        )
+        batches[mode] = [one_pass(data.train), one_pass(data.validation)]
+    for mode in ("RGB", "RGBA"):
+        for first, second in zip(batches["L"], batches[mode], strict=True):
+            assert_same(first, second)
+    stored = {
+        eval_image(e["image"], (32, 48), recipes[recipe], channels).numpy().tobytes()
+        for e in builder.as_dataset(split="validation[:40]")
+    }
+    assert {image.tobytes() for image in batches["L"][1][0]} == stored
+
+
+def test_alpha_of_files_reaches_the_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for split in ("train", "validation"):
+        for name, alpha in (("clear", 0), ("half", 51)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                color = (10 * number, 200, 30, alpha)
+                Image.new("RGBA", (9, 7), color).save(folder / f"{number}.png")
+    arguments = {"resolution": (32, 48), "batch_size": 8, "recipe": "slim_v2"}
+    data = load_data(tmp_path / "photos", channels=4, **arguments)
+    for batches in (data.train, data.validation):
+        images, labels = one_pass(batches)
+        expected = np.where(labels == 0, -1, 51 / 127.5 - 1)[:, None, None]
+        np.testing.assert_allclose(
+            images[..., 3], np.broadcast_to(expected, (8, 32, 48)), atol=1e-6
+        )
+    rgb = load_data(tmp_path / "photos", **arguments)
+    np.testing.assert_array_equal(
+        one_pass(rgb.validation)[0], one_pass(data.validation)[0][..., :3]
+    )
+    path = tmp_path / "photos" / "train" / "half" / "0.png"
+    image = load_image(path, (32, 48), "slim_v2", 4)
+    np.testing.assert_allclose(image[..., 3], 51 / 127.5 - 1, atol=1e-6)
 
 
 def test_training_images_keep_their_labels(data_dir):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import keras_mobilenets as km
-from keras_mobilenets.architecture import make_plan
+from keras_mobilenets.architecture import NETWORKS, make_plan
+from keras_mobilenets.architecture.shapes import sides
 from keras_mobilenets.models import copy_weights
 from tests import golden
 
@@ -53,13 +54,25 @@ def randomize(model: keras.Model, seed: int = 0) -> None:
     model.set_weights(values)
 
 
-def outputs(model: keras.Model, resolution: int) -> np.ndarray:
-    shape = (8, resolution, resolution, 3)
+def outputs(model: keras.Model) -> np.ndarray:
+    shape = (8, *model.input_shape[1:])
     x = np.random.default_rng(1).uniform(-1, 1, shape).astype("float32")
     return np.array(model(x, training=True))
 
 
-@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+# Of the input: sides that differ, odd ones, and ones of which a map is square again.
+SHAPES = [
+    {"resolution": (96, 160), "channels": 1},
+    {"resolution": (160, 96), "channels": 4},
+    {"resolution": (97, 33)},
+    {"resolution": (33, 34), "channels": 1, "output_stride": 16},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [*VARIANTS, *((name, shape) for name in NETWORKS for shape in SHAPES)],
+)
 def test_cost_of_the_plan_is_the_cost_of_the_model(name, variant):
     network = {"alpha": 0.35, "resolution": 75, "classes": 7, **variant}
     model = km.build(name, **network)
@@ -104,27 +117,51 @@ def test_v2_has_the_tensors_of_keras_applications(alpha):
     assert [tuple(v.shape) for v in ours.weights] == shapes
 
 
-@pytest.mark.parametrize(("alpha", "resolution"), [(0.35, 96), (0.5, 97), (1.3, 64)])
-def test_v2_computes_bit_for_bit_what_keras_applications_does(alpha, resolution):
+@pytest.mark.parametrize(
+    ("alpha", "shape"),
+    [
+        (0.35, (96, 96, 3)),
+        (0.5, (97, 97, 3)),
+        (1.3, (64, 64, 3)),
+        (0.35, (96, 160, 3)),
+        (0.35, (96, 160, 1)),
+        (0.35, (97, 65, 4)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:This model usually expects 1 or 3 input channels")
+def test_v2_computes_bit_for_bit_what_keras_applications_does(alpha, shape):
     theirs = keras.applications.MobileNetV2(
-        input_shape=(resolution, resolution, 3), alpha=alpha, weights=None, classes=10
+        input_shape=shape, alpha=alpha, weights=None, classes=10
     )
     randomize(theirs)
-    ours = km.build(alpha=alpha, resolution=resolution, classes=10, dropout=0.0)
+    ours = km.build(
+        alpha=alpha, resolution=shape[:2], channels=shape[2], classes=10, dropout=0.0
+    )
+    assert ours.count_params() == theirs.count_params()
     ours.set_weights(theirs.get_weights())
-    expected = outputs(theirs, resolution)
+    expected = outputs(theirs)
     assert expected.std(axis=0).mean() > 1e-3  # the images do give different outputs
-    np.testing.assert_array_equal(outputs(ours, resolution), expected)
+    np.testing.assert_array_equal(outputs(ours), expected)
     for our, their in zip(ours.weights, theirs.weights, strict=True):
         assert our.shape == their.shape
 
 
-@pytest.mark.parametrize(("alpha", "resolution"), [(0.25, 96), (0.75, 64)])
-def test_v1_computes_what_keras_applications_does(alpha, resolution):
+@pytest.mark.parametrize(
+    ("alpha", "shape"),
+    [
+        (0.25, (96, 96, 3)),
+        (0.75, (64, 64, 3)),
+        (0.25, (96, 160, 3)),
+        (0.25, (96, 160, 1)),
+        (0.25, (64, 96, 4)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:This model usually expects 1 or 3 input channels")
+def test_v1_computes_what_keras_applications_does(alpha, shape):
     # At sizes that are no multiples of 32 keras.applications pads V1 otherwise
     # than slim; golden case G has an odd map.
     theirs = keras.applications.MobileNet(
-        input_shape=(resolution, resolution, 3),
+        input_shape=shape,
         alpha=alpha,
         weights=None,
         classes=10,
@@ -132,12 +169,17 @@ def test_v1_computes_what_keras_applications_does(alpha, resolution):
     )
     randomize(theirs)
     ours = km.build(
-        "mobilenet_v1", alpha=alpha, resolution=resolution, classes=10, dropout=0.0
+        "mobilenet_v1",
+        alpha=alpha,
+        resolution=shape[:2],
+        channels=shape[2],
+        classes=10,
+        dropout=0.0,
     )
     copy_weights(ours, theirs.get_weights())
-    expected = outputs(theirs, resolution)
+    expected = outputs(theirs)
     assert expected.std(axis=0).mean() > 1e-3
-    np.testing.assert_allclose(outputs(ours, resolution), expected, atol=1e-5)
+    np.testing.assert_allclose(outputs(ours), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +205,7 @@ def test_relu_differs_from_relu6():
     )
     randomize(relu6)
     relu.set_weights(relu6.get_weights())
-    assert np.abs(outputs(relu, 32) - outputs(relu6, 32)).max() > 1e-4
+    assert np.abs(outputs(relu) - outputs(relu6)).max() > 1e-4
 
 
 def test_build_without_arguments():
@@ -181,11 +223,13 @@ def test_build_without_arguments():
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
-def test_sizes_and_strides_are_the_plans(name):
-    model = km.build(name, alpha=0.25, resolution=97, output_stride=16)
-    for layer in make_plan(name, alpha=0.25, resolution=97, output_stride=16):
+@pytest.mark.parametrize("resolution", [97, (97, 65)], ids=str)
+def test_sizes_and_strides_are_the_plans(name, resolution):
+    network = {"alpha": 0.25, "resolution": resolution, "output_stride": 16}
+    model = km.build(name, **network)
+    for layer in make_plan(name, **network):
         if layer.kind in ("conv", "depthwise", "add"):
-            shape = (None, layer.size_out, layer.size_out, layer.channels_out)
+            shape = (None, *sides(layer.size_out), layer.channels_out)
             assert model.get_layer(layer.name).output.shape == shape
 
 
@@ -199,13 +243,20 @@ def test_features(pooling, shape):
     assert model.output_shape == (None, *shape)
 
 
+def test_a_square_is_one_whichever_way_it_is_written():
+    expected = km.build("mobilenet_v1", alpha=0.25, resolution=64).get_config()
+    for resolution in ((64, 64), [64, 64], "64x64"):
+        model = km.build("mobilenet_v1", alpha=0.25, resolution=resolution, channels=3)
+        assert model.get_config() == expected
+
+
 def test_only_plain_keras_layers(tmp_path):
     model = km.build("mobilenet_v1", alpha=0.25, resolution=32, classes=3)
     modules = {type(layer).__module__.split(".")[0] for layer in model.layers}
     assert modules == {"keras"}
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(outputs(loaded, 32).shape, (8, 3))
+    np.testing.assert_array_equal(outputs(loaded).shape, (8, 3))
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2"])
@@ -223,7 +274,7 @@ def test_the_layout_of_images_is_not_that_of_keras_json(name):
     assert model.get_config() == expected.get_config()
     assert pooled.output_shape == (None, 1280 if name == "mobilenet_v2" else 358)
     model.set_weights(expected.get_weights())
-    np.testing.assert_array_equal(outputs(model, 32), outputs(expected, 32))
+    np.testing.assert_array_equal(outputs(model), outputs(expected))
 
 
 def test_constants_reach_the_layers():
@@ -260,7 +311,9 @@ def test_probabilities_stay_float32_under_mixed_precision():
         ({"name": "mobilenet_v3"}, "name must be one of .*mobilenet_v3.*did you mean"),
         ({"depth_multiplier": 0.5}, "depth_multiplier.*use alpha"),
         ({"width_mult": 0.5}, "width_mult.*use alpha"),
-        ({"input_shape": (96, 96, 3)}, "input_shape.*use resolution"),
+        ({"input_shape": (96, 96, 3)}, r"input_shape.*use resolution.*channels=3"),
+        ({"resolution": (96, 160, 3)}, r"resolution must .*\(96, 160, 3\).*channels"),
+        ({"channels": 2}, "channels must be one of 1, 3, 4; got 2"),
         ({"expnsion": 4}, "expnsion.*did you mean 'expansion'"),
         ({"classes": 0}, "classes must be .*got 0"),
         ({"rho": 0.5, "resolution": 112}, "not both"),

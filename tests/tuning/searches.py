@@ -3,7 +3,7 @@
 import keras_tuner
 
 from keras_mobilenets.tuning.oracles import make_oracle
-from keras_mobilenets.tuning.points import POINT
+from keras_mobilenets.tuning.points import POINT, key_of
 from keras_mobilenets.tuning.prior import published_prior
 from keras_mobilenets.tuning.space import Space
 
@@ -27,7 +27,7 @@ def oracle_in(folder, kind, space, *, seed=0, max_epochs=4, **settings):
 
 
 def point_of(trial):
-    return tuple(trial.hyperparameters.values[field] for field in POINT)
+    return key_of(trial.hyperparameters.values)
 
 
 def accuracy(trial):

@@ -81,6 +81,31 @@ def test_the_network_and_its_data_have_the_same_resolution(make):
         assert splits.train.element_spec[0].shape[1:] == model.input_shape[1:]
 
 
+def test_networks_of_two_sides_and_one_channel(make, tmp_path):
+    hypermodel = make(alphas=0.1, resolutions=((32, 48), 32), channels=1)
+    cost = km.cost(
+        "mobilenet_v1",
+        alpha=0.1,
+        resolution=(32, 48),
+        channels=1,
+        shallow=True,
+    )
+    assert hypermodel.space.feasible[0].macs == cost.macs
+    tuner = keras_tuner.GridSearch(
+        hypermodel, objective="val_accuracy", directory=tmp_path
+    )
+    tuner.search(epochs=1, verbose=0)
+    trials = tuner.oracle.trials.values()
+    assert [trial.status for trial in trials] == ["COMPLETED"] * 2
+    shapes = {
+        trial.hyperparameters.values["resolution"]: hypermodel.build(
+            trial.hyperparameters
+        ).input_shape
+        for trial in trials
+    }
+    assert shapes == {"32x48": (None, 32, 48, 1), "32x32": (None, 32, 32, 1)}
+
+
 def test_by_kerastuner_as_people_know_it(make, tmp_path):
     hypermodel = make()
     tuner = keras_tuner.RandomSearch(

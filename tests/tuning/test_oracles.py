@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from keras_tuner.engine.base_tuner import BaseTuner
 
+import keras_mobilenets as km
 from keras_mobilenets import storage
 from keras_mobilenets.architecture.published import published
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.tuning.oracles import make_oracle
 from keras_mobilenets.tuning.prior import published_prior
+from keras_mobilenets.tuning.progress import summary
+from keras_mobilenets.tuning.results import SearchResult
 from keras_mobilenets.tuning.space import Space
 from tests.tuning.searches import (
     KINDS,
@@ -25,6 +28,7 @@ from tests.tuning.searches import (
 )
 
 SMALL = Space(alphas=(0.35, 0.5), resolutions=(96, 128, 160), max_macs=40e6)
+SIDES = Space(alphas=(0.35, 0.5), resolutions=(96, (64, 160)), max_macs=30e6)
 FAILS = (("mobilenet_v2", 0.35, 128),)
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -47,6 +51,30 @@ def test_every_feasible_point_is_tried_and_no_other(kind, space, tmp_path):
     assert {point_of(t) for t in trials} == set(keys(space))
     best = max(trials, key=lambda trial: trial.score)
     assert point_of(best) == max(keys(space), key=lambda key: published_prior(*key))
+
+
+@each_kind
+def test_points_of_two_sides_are_tried_and_resumed(kind, tmp_path):
+    oracle = oracle_in(tmp_path, kind, SIDES, prior="published")
+    finish(oracle, oracle.create_trial("tuner0"))
+    oracle.save()
+    resumed = oracle_in(tmp_path, kind, SIDES, prior="published")
+    resumed.take_up()
+    trials = search(resumed)
+    assert {point_of(trial) for trial in trials} == set(keys(SIDES))
+    sizes = {trial.hyperparameters.values["resolution"] for trial in trials}
+    assert sizes == {"96x96", "64x160"}
+    table = SearchResult.from_oracle(resumed, SIDES).write(tmp_path / "table.json")
+    rows = SearchResult.read(table).table
+    assert {(row["resolution"], row["rho"]) for row in rows} == {
+        (96, 96 / 224),
+        ("64x160", None),
+    }
+    for row in rows:
+        cost = km.cost(alpha=row["alpha"], resolution=row["resolution"])
+        assert (row["macs"], row["params"]) == (cost.macs, cost.params)
+    SearchResult.read(table).plot(tmp_path / "plot.png")
+    assert "  64x160  " in summary(SearchResult.read(table))
 
 
 @each_kind

@@ -7,6 +7,7 @@ import pytest
 
 import keras_mobilenets as km
 from keras_mobilenets.architecture.published import published
+from keras_mobilenets.tuning.points import key_of
 from keras_mobilenets.tuning.space import ALPHAS, RESOLUTIONS, Space
 
 V2_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
@@ -201,3 +202,56 @@ def test_declared_hyperparameters():
     ]
     hp.values["alpha"] = 0.5
     assert space.declare(hp)["alpha"] == 0.5  # declared again: the trial's value
+
+
+PAIRS = Space(alphas=(0.35, 0.5), resolutions=(96, (96, 160), "160x96"), max_macs=45e6)
+
+
+def test_resolutions_of_two_sides_are_counted_as_they_are():
+    assert PAIRS.resolutions == (96, (96, 160), (160, 96))
+    assert [point.key[1:] for point in PAIRS.feasible] == [
+        (0.35, 96),
+        (0.35, (96, 160)),
+        (0.35, (160, 96)),
+        (0.5, 96),
+        (0.5, (96, 160)),
+        (0.5, (160, 96)),
+    ][: len(PAIRS.feasible)]
+    for point in PAIRS.feasible:
+        cost = km.cost(alpha=point.alpha, resolution=point.resolution)
+        assert point[3:6] == (cost.macs, cost.params, cost.peak_memory)
+        assert (point.rho is None) == (point.resolution != 96)
+        assert (point.latency_ms is None) == (point.resolution != 96)
+    assert "at 96x160 px" in str(PAIRS.feasible[1])
+
+
+def test_hyperparameters_of_two_sides_are_text_of_one_type():
+    hp = keras_tuner.HyperParameters()
+    values = PAIRS.declare(hp)
+    assert hp.space[2].values == ["96x96", "96x160", "160x96"]
+    assert values["resolution"] == "96x96"
+    for point in PAIRS.feasible:
+        assert key_of(PAIRS.values(point)) == point.key
+    assert Space().values(Space().feasible[0])["resolution"] == 96
+
+
+def test_channels_count():
+    space = Space(alphas=0.5, variant={"channels": 1})
+    for point in space.feasible:
+        cost = km.cost(alpha=0.5, resolution=point.resolution, channels=1)
+        assert point[3:6] == (cost.macs, cost.params, cost.peak_memory)
+        assert point.latency_ms is None  # the published ones are of RGB
+
+
+def test_a_budget_that_leaves_nothing_of_two_sides():
+    with pytest.raises(ValueError, match="alpha 0.35 at 96x160 px") as error:
+        Space(alphas=(0.35, 0.5), resolutions=((96, 160),), max_macs=15e6)
+    within = str(error.value).split("Within it would be")[1]
+    assert "at 96x160 px" in within
+    assert "at 96 px" not in within
+
+
+def test_latency_of_two_sides():
+    measured = {("mobilenet_v2", 0.35, (96, 160)): 3.0}
+    space = Space(alphas=0.35, resolutions=((96, 160),), latency=measured)
+    assert space.feasible[0].latency_ms == 3.0
