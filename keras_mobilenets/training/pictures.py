@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from keras_mobilenets.text import shortened
 
@@ -104,7 +105,7 @@ def _pairs(result: Result) -> Figure:
     axes.invert_yaxis()
     axes.margins(y=0.01)
     axes.set_xlim(0, 1.15 * max(counts, default=1))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for place, (images, true, _) in enumerate(shown):
         text = f" {-images:,} of {support[true]:,}"
         axes.text(-images, place, text, va="center", fontsize=7)
@@ -141,7 +142,7 @@ def draw_reliability(result: Result) -> Figure:
     )
     lower.bar(lows, [row["images"] for row in bins], color=GREY, **bars)
     lower.set(xlabel="confidence", ylabel="images")
-    lower.yaxis.get_major_locator().set_params(integer=True, nbins=3)
+    lower.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     return figure
 
 

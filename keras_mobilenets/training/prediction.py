@@ -14,7 +14,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_mobilenets import storage
 from keras_mobilenets.architecture.arguments import check_flag, check_integer, shown
@@ -31,8 +30,8 @@ BATCH = 32  # images that go through the network at once
 LOADERS = 4  # images that are decoded at once
 FORMULA = ("=", "+", "-", "@")  # begins what a spreadsheet would compute
 
-# An image as the network expects it, or why there is none.
-Loaded = tf.Tensor | UsageError
+# An image as the network expects it, or the UsageError that says why there is none.
+Loaded = Any
 
 
 def predict(
