@@ -15,7 +15,6 @@ import tensorflow as tf
 from keras_mobilenets import storage
 from keras_mobilenets.architecture.arguments import check_choice, check_flag
 from keras_mobilenets.data import Splits, load_data
-from keras_mobilenets.data.parts import PARTS
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import MEMORY_BUDGET, Given, take
 from keras_mobilenets.options import check_path
@@ -37,6 +36,7 @@ from keras_mobilenets.training.workdir import (
     read_report,
 )
 
+SPLITS = ("test", "validation", "train")
 EVALUATION = "evaluation.json"  # in the folder of a report
 
 
@@ -85,7 +85,7 @@ def evaluate(
     Example:
         km.evaluate("runs/digits-1", report="digits")["per_class"]["8"]["recall"]
     """
-    check_choice("split", split, PARTS)
+    check_choice("split", split, SPLITS)
     check_flag("verbose", verbose)
     if report is not None:
         report = check_path("report", report)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,7 +18,7 @@ from keras_mobilenets.text import shortened
 MATRIX_CLASSES = 60
 COUNTED_CLASSES = 30  # up to so many, its cells have numbers
 PAIRS = 40  # shown of more classes
-NAME = 24  # letters of a class name
+NAME = 22  # letters of a class name
 COLUMNS = 5  # of the contact sheet
 BLUE, RED, GREY = "#4477aa", "#cc3311", "#bbbbbb"
 
@@ -51,11 +52,13 @@ def _matrix(result: Result) -> Figure:
         np.broadcast_to(support == 0, counts.shape), counts / np.maximum(support, 1)
     )
     names = [shortened(name, NAME) for name in classes]
-    side = max(2.2, 0.34 * len(classes))  # inches
+    counted = len(classes) <= COUNTED_CLASSES
+    side = max(2.2, (0.34 if counted else 0.17) * len(classes))  # inches
     longest = 0.09 * max(map(len, names))
     figure = Figure(figsize=(side + longest + 2, side + longest + 1), layout="tight")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # A few mistakes among many images are still seen.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
     axes.set_facecolor("#eeeeee")
     upright = 90 if longest > 0.3 else 0
     ticks = range(len(classes))
@@ -63,20 +66,20 @@ def _matrix(result: Result) -> Figure:
     axes.set_yticks(ticks, names, fontsize=8, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(_title(result), fontsize=10)
-    if len(classes) <= COUNTED_CLASSES:
+    if counted:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                color = "white" if shares[row, column] > 0.6 else "black"
+                color = "white" if shares[row, column] > 0.4 else "black"
                 axes.text(
                     column,
                     row,
                     f"{count:,}",
                     ha="center",
                     va="center",
-                    fontsize=8 if count < 1000 else 6,
+                    fontsize=8 if count < 1000 or len(classes) < 5 else 6,
                     color=color,
                 )
-    bar = figure.colorbar(image, shrink=0.8)
+    bar = figure.colorbar(image, fraction=0.04, pad=0.02, ticks=[0, 0.05, 0.2, 0.5, 1])
     bar.set_label("share of the true class", fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return figure
@@ -110,9 +113,9 @@ def _pairs(result: Result) -> Figure:
         text = f" {-images:,} of {support[true]:,}"
         axes.text(-images, place, text, va="center", fontsize=7)
     axes.set_xlabel("images (of those of the true class)")
-    more = f"; of {len(pairs):,} confused pairs the {len(shown)} most frequent"
+    more = f"\nof {len(pairs):,} confused pairs the {len(shown)} most frequent"
     title = _title(result) + (more if len(pairs) > len(shown) else "")
-    axes.set_title(f"{title}\ntrue → predicted", fontsize=10)
+    figure.suptitle(f"{title}\ntrue → predicted", fontsize=10)
     return figure
 
 
@@ -154,7 +157,9 @@ def draw_mistakes(result: Result, images: Sequence[np.ndarray]) -> Figure:
     mistakes = result["mistakes"]
     columns = min(COLUMNS, len(mistakes))
     rows = math.ceil(len(mistakes) / columns)
-    figure = Figure(figsize=(2 * columns, 2.55 * rows + 0.5), layout="constrained")
+    figure = Figure(
+        figsize=(max(2 * columns, 4), 2.6 * rows + 0.6), layout="constrained"
+    )
     places = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in places:
         axes.set_axis_off()
@@ -163,9 +168,9 @@ def draw_mistakes(result: Result, images: Sequence[np.ndarray]) -> Figure:
         axes.imshow(pixels.squeeze(), cmap="gray", vmin=0, vmax=1)
         true, said = (shortened(mistake[of], NAME) for of in ("true", "predicted"))
         axes.set_title(
-            f"true: {true}\n{said}\n{mistake['confidence']:.1%}",
+            f"true: {true}\nsaid: {said}\n{mistake['confidence']:.1%}",
             fontsize=8,
             parse_math=False,
         )
-    figure.suptitle(f"{_title(result)}: the surest mistakes", fontsize=10)
+    figure.suptitle(f"{_title(result)}\nthe surest mistakes", fontsize=10)
     return figure

@@ -274,9 +274,12 @@ def _create_state(model: keras.Model, y_true: tf.Tensor) -> None:
     tf.function then traces the whole step a second time.
     """
     strategy = model.distribute_strategy
+    y_pred = tf.zeros([1, model.outputs[0].shape[-1]], model.outputs[0].dtype)
+    if model._compile_metrics is not None:
+        with strategy.scope():  # what is given by name; replicas could not make it
+            model._compile_metrics.build(y_true, y_pred)
 
     def touch() -> None:
-        y_pred = tf.zeros([1, model.outputs[0].shape[-1]], model.outputs[0].dtype)
         model.compute_loss(None, y_true, y_pred)
         model.compute_metrics(None, y_true, y_pred)
 

@@ -98,7 +98,7 @@ def folder(splits, tmp_path_factory):
 def answers(run, folder):
     """Paths, labels and probabilities, one by one."""
     paths = sorted((folder / "test").rglob("*.png"))
-    images = np.stack([km.data.load_image(p, 32, "slim_v2") for p in paths])
+    images = np.stack([km.data.load_image(p, 32, "quick") for p in paths])
     labels = np.array([int(path.parent.name) for path in paths])
     return [str(p) for p in paths], labels, run.model.predict(images, verbose=0)
 

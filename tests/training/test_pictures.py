@@ -60,8 +60,7 @@ def test_a_cell_for_every_pair_in_shares_of_its_row(tmp_path):
     labels = [t.get_text() for t in axes.get_yticklabels()]
     assert labels[:2] == ["cat", "$dog$"]
     assert labels[3:] == [r"a\nb", r"\udcff"]
-    assert len(labels[2]) == 24
-    assert labels[2] == "a_name_that_…or_any_axis"
+    assert labels[2] == "a_name_that…r_any_axis"
     saved(figure, tmp_path / "confusion.png")
 
 
@@ -84,7 +83,7 @@ def test_the_pairs_of_many_classes(classes, tmp_path):
     assert widths == counts[::-1][:PAIRS]
     first = axes.get_yticklabels()[0].get_text().split(" → ")
     assert result["confusion"][first[0]][first[1]] == widths[0]
-    assert f"of {len(counts):,} confused pairs" in axes.get_title()
+    assert f"of {len(counts):,} confused pairs" in figure.get_suptitle()
     saved(figure, tmp_path / "confusion.png")
 
 
