@@ -140,7 +140,7 @@ def predict(arguments: argparse.Namespace) -> int:
         _print_answers(results)
     errors = [result["error"] for result in results if "error" in result]
     for error in errors:
-        print(f"not predicted: {printable(error)}", file=sys.stderr)
+        print(f"keras-mobilenets: not predicted: {printable(error)}", file=sys.stderr)
     return 1 if errors else 0
 
 

@@ -75,7 +75,7 @@ def test_what_is_no_json(text, tmp_path):
 
 def test_a_new_folder_is_whole_or_not_there(tmp_path):
     path = tmp_path / "a" / "b"
-    with pytest.raises(OSError, match="full"), new_folder(path) as beside:
+    with pytest.raises(OSError, match="full"), new_folder(path) as beside:  # noqa: PT012
         (beside / "x").touch()
         raise OSError("full")
     assert not list(tmp_path.iterdir())
