@@ -152,7 +152,7 @@ def test_a_recipe_of_an_older_version_lacks_a_field():
         ({"self": 1}, "no argument 'self'"),
         ({"verbose": 7}, "no argument 'verbose'"),
         ({"expansion": "{[]:1}"}, "expansion must"),
-        ({"data": ["a"]}, "source must"),
+        ({"data": ["a"]}, r"source\[0\] must be a pair"),
         ({"data": "./a\0b"}, "data must be a path"),
         ({"weights": 3}, "weights must"),
         ({"data_dir": ""}, "data_dir must be a path"),

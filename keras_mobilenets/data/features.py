@@ -106,9 +106,9 @@ def _pick(
 
 
 def _flat(features: Any, before: str = "") -> list[tuple[str, Any]]:
-    """All features by their paths."""
+    """All features by their paths, sorted."""
     found = []
-    for name, feature in features.items():
+    for name, feature in sorted(features.items()):  # TFDS's order is by chance
         if isinstance(feature, tfds.features.FeaturesDict):
             found += _flat(feature, f"{before}{name}/")
         else:

@@ -107,7 +107,7 @@ def _check_spec(spec: Any, where: str) -> None:
             "map(lambda x: (x['image'], x['label'])) makes pairs"
         )
     parts = spec if isinstance(spec, tuple) else (spec,)
-    if len(parts) != 2 or not all(hasattr(part, "dtype") for part in parts):
+    if len(parts) != 2 or not all(map(_is_dense, parts)):
         raise UsageError(f"{form}; got {shown(spec)}")
     image, label = parts
     if image.dtype.name == "string":
@@ -128,3 +128,8 @@ def _check_spec(spec: Any, where: str) -> None:
             f"{form}, the label a whole number or text; got {label.dtype.name}: "
             "tf.cast(label, tf.int64)"
         )
+
+
+def _is_dense(spec: Any) -> bool:
+    """Whether it is that of a plain tensor, neither ragged nor sparse nor nested."""
+    return type(spec).__name__ == "TensorSpec"

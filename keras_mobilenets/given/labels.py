@@ -22,12 +22,13 @@ FIXES = {
 
 def check_label(value: Any, where: str) -> Label:
     """The label of one example, plain."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, str) and value.strip():
         return str(value)
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if whole and value >= 0:
         return int(value)
-    fix = "str(label)" if isinstance(value, (bool, np.bool_)) else "an int or a str"
+    fix = "str(label)" if isinstance(value, bool) else "an int or a str"
     raise UsageError(
         f"the label of {where} must be text, or a whole number of at least 0; got "
         f"{shown(value)}: give {fix}"

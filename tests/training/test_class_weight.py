@@ -40,13 +40,12 @@ SETTINGS = RUN | {"epochs": 6}
 
 
 def recalls(run, folder):
-    """The share of each class's images in test that are found."""
-    found = {}
-    for name in COUNTS:
-        paths = sorted((folder / "val" / name).iterdir())
-        answers = km.predict(paths, run.workdir, top=1)
-        found[name] = np.mean([answer["classes"] == [name] for answer in answers])
-    return found
+    """The share of each class's images in validation that are found."""
+    batches = km.load_data(folder, resolution=32, batch_size=50).validation
+    scores = run.model.predict(batches, verbose=0)
+    labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
+    right = scores.argmax(axis=1) == labels
+    return [right[labels == label].mean() for label in range(len(COUNTS))]
 
 
 def test_balanced_weights_raise_the_recall_of_the_rare_class(folder, tmp_path):
@@ -59,8 +58,8 @@ def test_balanced_weights_raise_the_recall_of_the_rare_class(folder, tmp_path):
     assert weighed.report["data_options"] == {"class_weight": "balanced"}
     before, after = recalls(plain, folder), recalls(weighed, folder)
     print(before, after)
-    assert after["rare"] >= before["rare"] + 0.2
-    assert sum(after.values()) > sum(before.values())
+    assert after[1] >= before[1] + 0.2
+    assert sum(after) > sum(before)
 
 
 def test_the_command_line(folder, tmp_path, capsys):

@@ -58,6 +58,11 @@ def whole(forms, tmp_path_factory):
     return run(tmp_path_factory.mktemp("whole") / "run", data=forms["folder"])
 
 
+@pytest.fixture(scope="module")
+def expected(whole):
+    return km.evaluate(whole.workdir, verbose=False)
+
+
 # What a run says when the data in memory is not passed again.
 LOST = {"arrays": r"data=\(images, labels\)", "dataset": "data=the tf.data.Dataset"}
 
@@ -93,7 +98,6 @@ def test_a_run_that_was_stopped_ends_as_one_on_the_folder(form, forms, whole, tm
         with pytest.raises(km.UsageError, match="pass it again"):
             km.evaluate(workdir, verbose=False)
     measured = km.evaluate(workdir, data=data if form in LOST else None, verbose=False)
-    expected = km.evaluate(whole.workdir, verbose=False)
     for key in ("loss", "accuracy", "images"):
         assert measured[key] == expected[key]
     assert measured["data"] == written
@@ -158,7 +162,7 @@ def test_a_search_on_arrays(isolate, forms, tmp_path):
     settings |= {"isolate": isolate, "directory": tmp_path / "search", "epochs": 1}
     settings["resolutions"] = (settings.pop("resolution"),)
     result = km.search(forms["arrays"], **settings)
-    assert [row["status"] for row in result.table] == ["completed"] * 2
+    assert [row["status"] for row in result.table] == ["COMPLETED"] * 2
     kept = json.loads((tmp_path / "search" / "search.json").read_text())
     assert "arrays:" in json.dumps(kept)
     again = km.search(forms["arrays"], **settings)
