@@ -135,10 +135,16 @@ def _make_parser() -> argparse.ArgumentParser:
     made.add_argument("--data", help="another source with the same classes")
     made.add_argument("--split", help="test (default), validation or train")
     made.add_argument("--data-dir", help="where TFDS keeps prepared data")
+    made.add_argument(
+        "--report", metavar="FOLDER", help="a new folder, for figures and pictures"
+    )
     devices(made)
 
     made = verb("predict", verbs.predict, "classes of image files, by a finished run")
-    made.add_argument("images", nargs="+", metavar="IMAGE")
+    made.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, or folders of them"
+    )
+    made.add_argument("--csv", metavar="FILE", help="a new CSV file, for the answers")
     made.add_argument("--workdir", help="of train (default: the newest run)")
     made.add_argument(
         "--top", type=parse_value, default=3, help="classes shown (default 3)"

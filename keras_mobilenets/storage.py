@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -69,6 +70,34 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """A folder to fill with files; at the end of the block it becomes `path`.
+
+    `path` is not there yet, or an empty folder. Where the block raises, nothing is left
+    of what was made.
+
+    Example:
+        with new_folder("report") as beside:
+            write_json(beside / "report.json", {})
+    """
+    path = pathlib.Path(os.path.realpath(path))
+    beside = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    made = [parent for parent in (beside, *beside.parents) if not parent.exists()]
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        if path.is_dir():
+            path.rmdir()  # Windows renames to nothing that exists
+        os.rename(beside, path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        for folder in made[1:]:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
 
 

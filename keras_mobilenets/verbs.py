@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import sys
+import warnings
 from typing import Any
 
 import keras_mobilenets as km
@@ -18,9 +19,11 @@ from keras_mobilenets.recipe import Recipe, difference, get_recipe
 from keras_mobilenets.settings import Execution, Settings
 from keras_mobilenets.startup import start_tensorflow
 from keras_mobilenets.stopping import stop_requests
-from keras_mobilenets.text import count, table
+from keras_mobilenets.text import count, printable, table
 from keras_mobilenets.tuning.options import SearchOptions
 from keras_mobilenets.tuning.space import Space
+
+CLASSES_SHOWN = 30  # by evaluate; of more, the worst
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -73,26 +76,76 @@ def evaluate(arguments: argparse.Namespace) -> None:
     start_tensorflow()
     result = km.evaluate(
         arguments.workdir,
-        **_given(arguments, "data", "split", "data_dir", "strategy", "cpu_replicas"),
+        **_given(
+            arguments,
+            *("data", "split", "data_dir", "strategy", "cpu_replicas", "report"),
+        ),
         verbose=not arguments.json,
     )
     if not is_chief(read_task()):
         return
     if arguments.json:
-        _print_json(result)
-    else:
-        print(
-            f"{result['split']} accuracy {result['accuracy']:.2%}, cross entropy "
-            f"{result['loss']:.4f}, on {result['images']:,} images of "
-            f"{result['data']}, by {result['workdir']}"
+        return _print_json(result)
+    _print_classes(result)
+    if arguments.report:
+        print(f"\nreport: {arguments.report}", end="")
+    top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
+    print(
+        f"\n{result['split']} accuracy {result['accuracy']:.2%}, {top5}cross entropy "
+        f"{result['loss']:.4f}, expected calibration error "
+        f"{result['calibration_error']:.2%}, on {result['images']:,} images of "
+        f"{result['data']}, by {result['workdir']}"
+    )
+
+
+def _print_classes(result: dict[str, Any]) -> None:
+    """The figures of every class, or of the worst of many."""
+    worst = sorted(
+        result["per_class"].items(),
+        key=lambda item: 2 if item[1]["f1"] is None else item[1]["f1"],
+    )
+    chosen = result["per_class"] if len(worst) <= CLASSES_SHOWN else dict(worst[:10])
+    rows = [
+        (
+            name,
+            *(
+                None if of[figure] is None else f"{of[figure]:.1%}"
+                for figure in ("precision", "recall", "f1")
+            ),
+            f"{of['support']:,}",
         )
+        for name, of in result["per_class"].items()
+        if name in chosen
+    ]
+    some = "class" if len(chosen) == len(worst) else "worst classes"
+    print(table([some, "precision", "recall", "F1", "images"], rows))
 
 
-def predict(arguments: argparse.Namespace) -> None:
+def predict(arguments: argparse.Namespace) -> int:
     start_tensorflow()
-    results = km.predict(arguments.images, arguments.workdir, top=arguments.top)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* cannot be read")  # said below
+        results = km.predict(
+            arguments.images,
+            arguments.workdir,
+            **_given(arguments, "csv"),
+            top=arguments.top,
+            verbose=not arguments.json,
+        )
     if arguments.json:
-        return _print_json(results)
+        _print_json(results)
+    elif arguments.csv:
+        print(f"{len(results):,} images: {arguments.csv}")
+    else:
+        _print_answers(results)
+    errors = [result["error"] for result in results if "error" in result]
+    for error in errors:
+        print(f"keras-mobilenets: not predicted: {printable(error)}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _print_answers(results: list[dict[str, Any]]) -> None:
+    places = max(len(result["classes"]) for result in results)
     rows = [
         (
             result["image"],
@@ -104,9 +157,9 @@ def predict(arguments: argparse.Namespace) -> None:
             ),
         )
         for result in results
+        if result["classes"]
     ]
-    places = [f"{place}." for place in range(1, len(rows[0]))]
-    print(table(["image", *places], rows))
+    print(table(["image", *(f"{place}." for place in range(1, places + 1))], rows))
 
 
 def doctor(arguments: argparse.Namespace) -> int:

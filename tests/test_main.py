@@ -459,6 +459,37 @@ def test_predict_its_samples(inside, capsys):
     assert [row.split()[1] for row in rows] == [r["classes"][0] for r in results]
 
 
+def test_evaluate_writes_a_report(inside, tmp_path, capsys):
+    report = tmp_path / "report"
+    assert main(["evaluate", "runs/digits-1", "--report", str(report)]) == 0
+    printed = capsys.readouterr().out
+    figures = json.loads((report / "evaluation.json").read_text())
+    *shares, support = figures["per_class"]["3"].values()
+    shown = ["-" if share is None else f"{share:.1%}" for share in shares]
+    lines = [line.split() for line in printed.splitlines()]
+    assert ["class", "precision", "recall", "F1", "images"] in lines
+    assert ["3", *shown, str(support)] in lines
+    assert f"report: {report}" in printed
+    assert f"calibration error {figures['calibration_error']:.2%}" in printed
+    assert main(["evaluate", "runs/digits-1", "--report", str(report)]) == 2
+    assert f"report '{report}' exists" in one_line(capsys.readouterr().err)
+
+
+def test_predict_a_folder_into_a_table(inside, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    shutil.copytree(inside / "runs" / "digits-1" / "samples", folder)
+    count = len(list(folder.iterdir()))
+    assert main(["predict", str(folder), "--csv", str(tmp_path / "a.csv")]) == 0
+    printed = capsys.readouterr()
+    assert f"{count:,} images: {tmp_path / 'a.csv'}" in printed.out
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == count + 1
+    (folder / "x.png").write_text("none")
+    assert main(["predict", str(folder)]) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == count + 2
+    assert "x.png" in one_line(printed.err)
+
+
 def test_again_with_the_same_seed(inside, capsys):
     """In the next directory, in another process, with the same numbers."""
     assert main(["train", *TINY, "--data-dir", "data", "--json"]) == 0
@@ -514,11 +545,12 @@ def test_weights_of_another_architecture(inside, capsys):
     [
         ("missing.png", "does not exist"),
         ("notes.png", "cannot be read"),
-        ("runs", "is a directory"),
+        ("empty", "holds none: it is empty"),
     ],
 )
 def test_predict_what_is_no_image(inside, capsys, name, expected):
     (inside / "notes.png").write_text("not an image\n")
+    (inside / "empty").mkdir(exist_ok=True)
     assert main(["predict", name]) == 2
     printed = capsys.readouterr()
     message = one_line(printed.err)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.storage import PARTIAL, read_json, replacing
+from keras_mobilenets.storage import PARTIAL, new_folder, read_json, replacing
 
 
 def test_a_file_is_whole_or_as_before(tmp_path):
@@ -71,3 +71,28 @@ def test_what_is_no_json(text, tmp_path):
     path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UsageError, match="x.json' cannot be read as JSON"):
         read_json(path)
+
+
+def test_a_new_folder_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "a" / "b"
+    with pytest.raises(OSError, match="full"), new_folder(path) as beside:  # noqa: PT012
+        (beside / "x").touch()
+        raise OSError("full")
+    assert not list(tmp_path.iterdir())
+    with new_folder(path) as beside:
+        (beside / "x").touch()
+        assert not path.exists()
+    assert [file.name for file in path.rglob("*")] == ["x"]
+    assert [file.name for file in path.parent.iterdir()] == ["b"]
+
+
+def test_a_new_folder_takes_the_place_of_an_empty_one_only(tmp_path):
+    for name in ("empty", "full"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full" / "mine").touch()
+    with new_folder(tmp_path / "empty") as beside:
+        (beside / "x").touch()
+    with pytest.raises(OSError), new_folder(tmp_path / "full") as beside:  # noqa: PT011
+        (beside / "x").touch()
+    names = sorted(file.name for file in tmp_path.rglob("*"))
+    assert names == ["empty", "full", "mine", "x"]

@@ -96,6 +96,13 @@ def find_layout(root: Path) -> Layout:
     return Layout(files, folders, broken, found)
 
 
+def find_images(folder: Path) -> tuple[list[str], PassedOver]:
+    """The images of a folder and of those in it, sorted, and what is passed over."""
+    passed: PassedOver = defaultdict(list)
+    found = _images(folder, folder, passed)
+    return found, {reason: paths for reason, paths in passed.items() if paths}
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What is in a folder, sorted by name, except names that begin with a dot."""
     try:

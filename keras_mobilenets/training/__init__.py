@@ -18,11 +18,11 @@ from keras_mobilenets.training.checkpoint import (
 from keras_mobilenets.training.checkpoint import save_checkpoint as save_checkpoint
 from keras_mobilenets.training.compiling import compile as compile
 from keras_mobilenets.training.distribution import make_strategy as make_strategy
+from keras_mobilenets.training.evaluation import evaluate as evaluate
 from keras_mobilenets.training.fitting import Run as Run
 from keras_mobilenets.training.fitting import train as train
-from keras_mobilenets.training.inference import evaluate as evaluate
-from keras_mobilenets.training.inference import predict as predict
 from keras_mobilenets.training.optimizer import RMSprop as RMSprop
+from keras_mobilenets.training.prediction import predict as predict
 from keras_mobilenets.training.preflight import check_scale as check_scale
 from keras_mobilenets.training.preflight import preflight as preflight
 from keras_mobilenets.training.recalibration import recalibrate as recalibrate

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from keras_mobilenets.architecture.arguments import check_flag, check_integer
+from keras_mobilenets.architecture.arguments import check_flag, check_integer, shown
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.training.averaging import OfRecipe
 from keras_mobilenets.training.batch_norm import batch_norms, warn_if_short
 from keras_mobilenets.training.distribution import make_scale
 from keras_mobilenets.training.freezing import Resting, find_classifier, frozen
-from keras_mobilenets.training.losses import SmoothedCrossentropy, TopFive
+from keras_mobilenets.training.losses import (
+    SmoothedCrossentropy,
+    TopFive,
+    other_loss,
+)
 from keras_mobilenets.training.optimizer import SGD, RMSprop
 from keras_mobilenets.training.outputs import (
     classifier_dropouts,
@@ -67,6 +72,8 @@ def compile(
     *,
     steps_per_epoch: int,
     from_logits: bool | None = None,
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
     **overrides: Any,
 ) -> keras.Model:
     """Set a recipe's optimizer, schedule, loss and constants on a model.
@@ -94,6 +101,12 @@ def compile(
         steps_per_epoch: training steps of an epoch; schedules count in epochs.
         from_logits: whether the model ends without softmax; None looks at its layers,
             through nested models.
+        loss: another loss than the recipe's cross entropy: a Keras loss or its name,
+            such as "binary_crossentropy" for labels [batch, classes] of 0 and 1, or a
+            function (labels, scores). The model may then end in one output, and in
+            what that loss takes; give label_smoothing=0 where the recipe smooths.
+        metrics: Keras metrics or their names; by default accuracy, and from 100 classes
+            on top-5 accuracy, or none with another loss.
         **overrides: fields of the recipe, such as `learning_rate=1e-3`.
 
     Returns:
@@ -101,8 +114,9 @@ def compile(
 
     Raises:
         UsageError: an unknown recipe or field, an impossible value, a layer to freeze
-            that the model has not, or a model that does not end in at least two
-            classes, or of which it cannot be told whether it ends in logits.
+            that the model has not, a model that does not end in at least two
+            classes, or of which it cannot be told whether it ends in logits, or a loss
+            that does not take what the model ends in.
 
     Example:
         km.compile(model, "slim_v2", steps_per_epoch=len(train), ema_decay=None)
@@ -112,10 +126,26 @@ def compile(
         raise UsageError(f"model must be a keras.Model; got {model!r}")
     recipe = get_recipe(recipe, **overrides)
     steps_per_epoch = check_integer("steps_per_epoch", steps_per_epoch, low=1)
-    classes = count_classes(model)
-    if from_logits is None:
-        from_logits = ends_in_logits(model)
-    check_flag("from_logits", from_logits)
+    if from_logits is not None:
+        check_flag("from_logits", from_logits)
+    if metrics is not None and not isinstance(metrics, (list, tuple)):
+        raise UsageError(f"metrics must be a list of metrics; got {shown(metrics)}")
+    if loss is None:
+        classes = count_classes(model)
+        if from_logits is None:
+            from_logits = ends_in_logits(model)
+        loss = SmoothedCrossentropy(
+            recipe.label_smoothing,
+            from_logits,
+            # Not in half precision, which cannot hold the number of a class.
+            dtype=keras.backend.result_type(model.outputs[0].dtype, "float32"),
+        )
+        if metrics is None:
+            metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+            metrics += [TopFive()] if classes >= TOP_5_FROM else []
+    else:
+        count_classes(model, least=1)
+        loss = other_loss(loss, model, from_logits, recipe.label_smoothing)
     with Resting(frozen(model, "body" if recipe.head_epochs else recipe.freeze)):
         if not model.trainable_weights:
             raise UsageError(
@@ -129,20 +159,12 @@ def compile(
         warn_if_short(recipe.batch_norm_momentum, steps_per_epoch * recipe.epochs)
     scale = make_scale(recipe, model.distribute_strategy)
     schedule = make_schedule(recipe, steps_per_epoch, scale.learning_rate)
-    metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-    if classes >= TOP_5_FROM:
-        metrics.append(TopFive())
 
     unbind(model)
     model.compile(
         optimizer=make_optimizer(recipe, schedule, steps_per_epoch),
-        loss=SmoothedCrossentropy(
-            recipe.label_smoothing,
-            from_logits,
-            # Not in half precision, which cannot hold the number of a class.
-            dtype=keras.backend.result_type(model.outputs[0].dtype, "float32"),
-        ),
-        weighted_metrics=metrics,  # a padded batch's filling counts for nothing
+        loss=loss,
+        weighted_metrics=metrics or [],  # a padded batch's filling counts for nothing
         jit_compile=False,  # XLA slows depthwise convolutions down on CPU
     )
     step = bind(model)

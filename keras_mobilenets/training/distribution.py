@@ -409,9 +409,13 @@ def make_scale(recipe: Recipe, strategy: tf.distribute.Strategy) -> Scale:
 
 
 def distribute(
-    strategy: tf.distribute.Strategy, splits: Splits, part: str
+    strategy: tf.distribute.Strategy,
+    splits: Splits,
+    part: str | Callable[[Splits], tf.data.Dataset],
 ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     """One of `splits` as the replicas of `strategy` take it, or "endless".
+
+    Or what a function makes of the splits of a worker.
 
     One device gets the dataset itself; replicas get their shares of every batch.
     """
@@ -422,5 +426,9 @@ def distribute(
     )
 
 
-def _part(splits: Splits, part: str) -> tf.data.Dataset:
+def _part(
+    splits: Splits, part: str | Callable[[Splits], tf.data.Dataset]
+) -> tf.data.Dataset:
+    if callable(part):
+        return part(splits)
     return splits.endless() if part == "endless" else getattr(splits, part)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from keras_mobilenets.architecture.arguments import check_number
+from keras_mobilenets.architecture.arguments import check_number, shown, suggest
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.training.outputs import KERNELS, SEPARABLE, all_layers
+from keras_mobilenets.training.outputs import (
+    KERNELS,
+    SEPARABLE,
+    all_layers,
+    ends_in_logits,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -85,6 +91,99 @@ class TopFive(keras.metrics.SparseTopKCategoricalAccuracy):
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         super().update_state(y_true, tf.cast(y_pred, tf.float32), sample_weight)
+
+
+class _CrossEntropy(NamedTuple):
+    """A cross entropy of Keras, and what makes probabilities for it."""
+
+    name: str
+    made: Callable[..., keras.losses.Loss]
+    squashing: str
+
+
+_CROSS_ENTROPIES = tuple(
+    _CrossEntropy(name, getattr(keras.losses, made), squashing)
+    for name, made, squashing in (
+        ("binary_crossentropy", "BinaryCrossentropy", "sigmoid"),
+        ("binary_focal_crossentropy", "BinaryFocalCrossentropy", "sigmoid"),
+        ("categorical_crossentropy", "CategoricalCrossentropy", "softmax"),
+        ("categorical_focal_crossentropy", "CategoricalFocalCrossentropy", "softmax"),
+        ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy", "softmax"),
+    )
+)
+
+
+def other_loss(
+    loss: Any, model: keras.Model, from_logits: bool | None, label_smoothing: float
+) -> Any:
+    """A loss in the place of the recipe's, that agrees with what the model ends in.
+
+    A cross entropy of Keras that is given by its name takes logits where the model ends
+    in them.
+
+    Raises:
+        UsageError: it is none, takes logits for probabilities or the reverse, or the
+            recipe smooths labels, which only its own cross entropy does.
+    """
+    if label_smoothing:
+        raise UsageError(
+            "label_smoothing is of the recipe's own loss; got "
+            f"{label_smoothing:g} with loss={shown(loss)}: give "
+            "label_smoothing=0 (losses of Keras that can smooth have an option for it)"
+        )
+    found = loss
+    if isinstance(loss, str):
+        try:
+            found = keras.losses.get(loss)
+        except ValueError as error:
+            names = [known.name for known in _CROSS_ENTROPIES]
+            raise UsageError(
+                f"loss must be a Keras loss, or the name of one, such as "
+                f"{', '.join(names)}; got {loss!r}{suggest(loss, names)}"
+            ) from error
+    if not callable(found) or isinstance(found, type):
+        raise UsageError(
+            "loss must be a Keras loss, such as keras.losses.MeanSquaredError(), its "
+            f"name, or a function (labels, scores); got {shown(loss)}"
+        )
+    for known in _CROSS_ENTROPIES:
+        by_name = found is keras.losses.get(known.name)
+        if by_name or isinstance(found, known.made):  # type: ignore[arg-type]
+            break
+    else:
+        if from_logits is not None:
+            raise UsageError(
+                f"from_logits is for cross entropies; got {from_logits!r} with "
+                f"loss={shown(loss)}"
+            )
+        return found
+    if from_logits is None:
+        from_logits = ends_in_logits(model, known.squashing)
+    if by_name:
+        return known.made(from_logits=from_logits)
+    if found.from_logits != from_logits:
+        ends = "logits" if from_logits else known.squashing
+        raise UsageError(
+            f"loss must take what the model ends in, {ends}; got {known.made.__name__}"
+            f"(from_logits={found.from_logits}): give from_logits={from_logits}"
+        )
+    return found
+
+
+def example_labels(model: keras.Model) -> tf.Tensor | None:
+    """Labels of one image, as the loss of a compiled model takes them.
+
+    None of a loss of which that is not known.
+    """
+    loss = model.loss
+    if isinstance(
+        loss, (SmoothedCrossentropy, keras.losses.SparseCategoricalCrossentropy)
+    ):
+        return tf.zeros([1], tf.int32)
+    of_keras = isinstance(loss, str) or type(loss).__module__.startswith("keras.")
+    if of_keras and isinstance(loss, keras.losses.Loss):
+        return tf.zeros([1, model.outputs[0].shape[-1]], model.outputs[0].dtype)
+    return None
 
 
 class WeightDecay(keras.regularizers.L2):

@@ -24,6 +24,8 @@ NEUTRAL = (
     layers.Identity,
     layers.Reshape,
 )
+# What turns logits into the probabilities that a cross entropy takes.
+SQUASHING = {"softmax": activations.softmax, "sigmoid": activations.sigmoid}
 # Layers whose `kernel` is that of a convolution or a classifier.
 KERNELS = (
     layers.Conv1D,
@@ -36,11 +38,6 @@ KERNELS = (
     layers.EinsumDense,
 )
 SEPARABLE = (layers.SeparableConv1D, layers.SeparableConv2D)
-LOGITS = {
-    activations.linear: True,
-    activations.log_softmax: True,
-    activations.softmax: False,
-}
 
 
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
@@ -72,8 +69,8 @@ def backwards(model: keras.Model) -> Iterator[Any]:
         tensor = inputs[0]
 
 
-def count_classes(model: keras.Model) -> int:
-    """How many classes a model tells apart.
+def count_classes(model: keras.Model, least: int = 2) -> int:
+    """How many classes a model tells apart, `least` or more.
 
     Raises:
         UsageError: it is not built, or does not end in one vector of classes.
@@ -95,24 +92,30 @@ def count_classes(model: keras.Model) -> int:
             "model must end in one vector of classes; got outputs of shape "
             f"{shape}: build it with include_top=True"
         )
-    if shape[1] < 2:
+    if shape[1] < least:
         raise UsageError(
             "model must have an output for each of at least two classes; got one: "
-            "build it with classes=2, or use model.compile with binary_crossentropy"
+            "build it with classes=2, or give loss='binary_crossentropy'"
         )
     return shape[1]
 
 
-def ends_in_logits(model: keras.Model) -> bool:
+def ends_in_logits(model: keras.Model, squashing: str = "softmax") -> bool:
     """Whether a classifier's output is logits (True) or probabilities (False).
+
+    These are what `squashing` makes of logits.
 
     Raises:
         UsageError: it cannot be told.
     """
+    softmax = squashing == "softmax"
+    logits = {activations.linear: True, SQUASHING[squashing]: False}
+    if softmax:
+        logits[activations.log_softmax] = True
     for layer in backwards(model):
         if isinstance(layer, NEUTRAL):
             continue
-        if isinstance(layer, layers.Softmax):
+        if softmax and isinstance(layer, layers.Softmax):
             if layer.axis in (-1, len(layer.output.shape) - 1):
                 return False
             break
@@ -120,17 +123,17 @@ def ends_in_logits(model: keras.Model) -> bool:
         weighted = isinstance(layer, (*KERNELS, *SEPARABLE))
         if isinstance(layer, layers.Activation) and activation is activations.linear:
             continue
-        if activation in LOGITS and (weighted or isinstance(layer, layers.Activation)):
-            return LOGITS[activation]
+        if activation in logits and (weighted or isinstance(layer, layers.Activation)):
+            return logits[activation]
         break
     else:
         layer = model.layers[0]
     activation = getattr(getattr(layer, "activation", None), "__name__", "")
     raise UsageError(
-        "model must end in softmax or in logits for this recipe's cross entropy; it "
+        f"model must end in {squashing} or in logits for this cross entropy; it "
         f"cannot be told what {type(layer).__name__} {layer.name!r} {activation} "
         "gives: pass from_logits=True or from_logits=False, or build the model with "
-        'classifier_activation="softmax" or None'
+        f'classifier_activation="{squashing}" or None'
     )
 
 

@@ -24,7 +24,11 @@ from keras_mobilenets.training.batch_norm import (
 )
 from keras_mobilenets.training.distribution import is_asynchronous, is_multi_worker
 from keras_mobilenets.training.freezing import Resting, body, frozen
-from keras_mobilenets.training.losses import WeightDecay, decayed_weights
+from keras_mobilenets.training.losses import (
+    WeightDecay,
+    decayed_weights,
+    example_labels,
+)
 
 _INHERITED = object()  # the value of an attribute that only the class had
 
@@ -64,7 +68,8 @@ class TrainingStep:
         self.change(model, "compile", self.compile_by_hand)
         if self.head_steps:
             self.change(model, "make_train_function", self.make_train_function)
-        if tf.distribute.has_strategy():
+        self.labels = example_labels(model)
+        if tf.distribute.has_strategy() and self.labels is not None:
             # It reduces a batch that lies on several replicas, which fails in several
             # processes, and costs a pass over the data. All it builds exists by now.
             self.change(model, "_maybe_symbolic_build", _nothing)
@@ -83,7 +88,7 @@ class TrainingStep:
 
         with tf.GradientTape() as tape:
             scores = self.forward(x, training=True)
-            # Cross entropy and weight decay; this replica's share of the mean.
+            # The loss and weight decay; this replica's share of the mean.
             loss = model.compute_loss(x, y, scores, sample_weight)
             scaled = optimizer.scale_loss(loss)  # against underflow in float16
         gradients = tape.gradient(scaled, weights)
@@ -98,6 +103,8 @@ class TrainingStep:
             self.stop_request.tell_all()
         loss = loss * tf.cast(self.replicas, loss.dtype)
         if self.asynchronous:  # metrics are not for workers that overtake each other
+            if self.labels is None or not self.labels.dtype.is_integer:
+                return {"loss": loss}
             right = tf.argmax(scores, axis=-1) == tf.cast(tf.reshape(y, [-1]), tf.int64)
             accuracy = tf.reduce_mean(tf.cast(right, tf.float32))
             return {"accuracy": accuracy, "loss": loss}
@@ -204,7 +211,8 @@ def bind(model: keras.Model) -> TrainingStep:
     optimizer = recipe_optimizer(model)
     step = TrainingStep(model, optimizer.recipe)
     optimizer.attach(model)
-    _create_state(model)
+    if step.labels is not None:
+        _create_state(model, step.labels)
     return step
 
 
@@ -259,17 +267,19 @@ def find_model(optimizer: keras.optimizers.Optimizer) -> keras.Model:
     )
 
 
-def _create_state(model: keras.Model) -> None:
+def _create_state(model: keras.Model, y_true: tf.Tensor) -> None:
     """Create the variables of metrics and loss before the first step.
 
     Otherwise Keras creates them, and the optimizer's, inside the first traced step, and
     tf.function then traces the whole step a second time.
     """
     strategy = model.distribute_strategy
+    y_pred = tf.zeros([1, model.outputs[0].shape[-1]], model.outputs[0].dtype)
+    if model._compile_metrics is not None:
+        with strategy.scope():  # what is given by name; replicas could not make it
+            model._compile_metrics.build(y_true, y_pred)
 
     def touch() -> None:
-        y_true = tf.zeros([1], tf.int32)
-        y_pred = tf.zeros([1, model.outputs[0].shape[-1]], model.outputs[0].dtype)
         model.compute_loss(None, y_true, y_pred)
         model.compute_metrics(None, y_true, y_pred)
 

@@ -66,8 +66,16 @@ def check_unused(path: pathlib.Path, argument: str = "workdir") -> None:
     Raises:
         UsageError: the directory asked for exists and holds something else.
     """
-    if is_unfinished(path):
-        return
+    if not is_unfinished(path):
+        check_new(path, argument)
+
+
+def check_new(path: pathlib.Path, argument: str) -> None:
+    """A folder of that name can be made: nothing lies there, or an empty one does.
+
+    Raises:
+        UsageError: something does, or it would lie in what cannot be written.
+    """
     used = path.exists() or path.is_symlink()
     if path.is_dir():
         used = not all(map(_is_leftover, path.iterdir()))
@@ -75,6 +83,13 @@ def check_unused(path: pathlib.Path, argument: str = "workdir") -> None:
         raise UsageError(
             f"{argument} {str(path)!r} exists and is not empty; give the name of a new "
             "directory (nothing is overwritten)"
+        )
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not os.access(above, os.W_OK) or not above.is_dir():
+        reason = "cannot be written" if above.is_dir() else "is a file"
+        raise UsageError(
+            f"{argument} must be a directory that can be made and written; got "
+            f"{str(path)!r} ({str(above)!r} {reason})"
         )
 
 

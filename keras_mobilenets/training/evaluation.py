@@ -1,0 +1,223 @@
+"""`evaluate`: what a finished run's model is worth on a split, in one pass over it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_mobilenets import storage
+from keras_mobilenets.architecture.arguments import check_choice, check_flag
+from keras_mobilenets.data import Splits, load_data
+from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import MEMORY_BUDGET, Given, take
+from keras_mobilenets.options import check_path
+from keras_mobilenets.training import pictures
+from keras_mobilenets.training.compiling import TOP_5_FROM
+from keras_mobilenets.training.distribution import (
+    distribute,
+    is_asynchronous,
+    is_chief,
+    make_strategy,
+)
+from keras_mobilenets.training.inference import load_run_model
+from keras_mobilenets.training.interruption import watching_workers
+from keras_mobilenets.training.tally import COLUMNS, Tally
+from keras_mobilenets.training.workdir import (
+    INDEX,
+    check_new,
+    find_finished,
+    read_report,
+)
+
+SPLITS = ("test", "validation", "train")
+EVALUATION = "evaluation.json"  # in the folder of a report
+
+
+def evaluate(
+    workdir: str | os.PathLike[str] | None = None,
+    *,
+    data: Any = None,
+    split: str = "test",
+    data_dir: str | os.PathLike[str] | None = None,
+    strategy: str | tf.distribute.Strategy = "auto",
+    cpu_replicas: int | None = None,
+    report: str | os.PathLike[str] | None = None,
+    verbose: bool = True,
+) -> dict[str, Any]:
+    """What a finished run is worth on a split, every image exactly once.
+
+    Args:
+        workdir: of `train`; by default the newest run in `runs`.
+        data: another source with the same classes; by default the run's own, which is
+            to be passed again if it was in memory.
+        split: "test", "validation" or "train".
+        data_dir: where TFDS keeps its prepared data.
+        strategy, cpu_replicas: as in `train`.
+        report: a new folder, for what is returned as evaluation.json, and pictures of
+            it: confusion.png, reliability.png and, if there are any, mistakes.png.
+        verbose: show progress.
+
+    Returns:
+        A dict, ready for JSON:
+        "loss", cross entropy without label smoothing; "accuracy"; "top5", from 100
+        classes on; "images", how many; "split"; "data"; "workdir";
+        "calibration_error", the expected calibration error in 15 bins of equal width
+        (Guo et al. 2017, arXiv:1706.04599), and "reliability", these bins
+        [{"low", "high", "images", "confidence", "accuracy"}];
+        "per_class" {name: {"precision", "recall", "f1", "support"}}, None where they
+        would be shares of nothing: see `docs/evaluation.md`;
+        "confusion" {true class: {predicted class: images}}, without zeros;
+        "mistakes" [{"image", "true", "predicted", "confidence"}], the 25 most
+        confident ones; an image is a path or, where it has no file, its number in the
+        split.
+
+    Raises:
+        ValueError: no finished run there, or data of other classes, or a report that
+            exists.
+
+    Example:
+        km.evaluate("runs/digits-1", report="digits")["per_class"]["8"]["recall"]
+    """
+    check_choice("split", split, SPLITS)
+    check_flag("verbose", verbose)
+    if report is not None:
+        report = check_path("report", report)
+        check_new(pathlib.Path(report), "report")
+    directory = find_finished(workdir)
+    settings, stored = read_report(directory)
+    budget = settings.data_options.get("memory_budget", MEMORY_BUDGET)
+    source = take(settings.data if data is None else data, budget)
+    strategy = make_strategy(strategy, cpu_replicas)
+    if is_asynchronous(strategy):
+        raise UsageError(
+            "strategy 'parameter_server' is for training; got it for evaluation: give "
+            "strategy='none'"
+        )
+    again = isinstance(source, Given) and str(source) == settings.data
+    own = data is None or again
+    index = directory / INDEX
+    splits = load_data(
+        source,
+        resolution=settings.resolution,
+        channels=settings.channels,
+        recipe=settings.recipe,
+        batch_size=settings.recipe.batch_size * strategy.num_replicas_in_sync,
+        seed=settings.seed,
+        data_dir=settings.data_dir if data_dir is None else data_dir,
+        index=index if own and data_dir is None and index.is_file() else None,
+        **(settings.data_options if own else {}),
+    )
+    if list(splits.classes) != stored["classes"]:
+        raise UsageError(
+            f"data must have the classes that {directory} was trained on "
+            f"({_few(stored['classes'])}); got {str(source)!r} with "
+            f"{_few(splits.classes)}"
+        )
+    with strategy.scope():
+        model = load_run_model(directory, len(splits.classes))
+    chief = is_chief(strategy)
+    with watching_workers(strategy):
+        tally = tally_answers(model, splits, split, verbose and chief)
+    worst = [number for _, number, *_ in tally.worst]
+    names = splits.names_of(split, worst)
+    top5 = {"top5": tally.top5 / tally.images}
+    result = {
+        "loss": tally.loss / tally.images,
+        "accuracy": tally.right / tally.images,
+        **(top5 if len(splits.classes) >= TOP_5_FROM else {}),
+        "images": tally.images,
+        "split": split,
+        "data": str(source),
+        "workdir": str(directory),
+        "calibration_error": tally.calibration_error(),
+        "reliability": tally.reliability(),
+        "per_class": tally.per_class(splits.classes),
+        "confusion": tally.confusion(splits.classes),
+        "mistakes": [
+            {
+                "image": name,
+                "true": splits.classes[label],
+                "predicted": splits.classes[predicted],
+                "confidence": -confidence,
+            }
+            for name, (confidence, _, label, predicted) in zip(
+                names, tally.worst, strict=True
+            )
+        ],
+    }
+    if report is not None and chief:
+        _write_report(report, result, splits.images(split, worst))
+    return result
+
+
+def tally_answers(
+    model: keras.Model, splits: Splits, split: str, verbose: bool = False
+) -> Tally:
+    """All that a model ending in softmax says of a split, under its strategy.
+
+    Every process of a strategy gets the same.
+    """
+    strategy = model.distribute_strategy
+
+    def rows_of(
+        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, numbers: tf.Tensor
+    ) -> tf.Tensor:
+        scores = tf.cast(model(images, training=False), tf.float32)
+        best = min(5, scores.shape[-1])
+        of = {
+            "number": numbers,
+            "label": labels,
+            "predicted": tf.argmax(scores, axis=-1),
+            "confidence": tf.reduce_max(scores, axis=-1),
+            "loss": keras.losses.sparse_categorical_crossentropy(labels, scores),
+            "top5": tf.math.in_top_k(labels, scores, best),
+            "weight": weights,
+        }
+        return tf.stack([tf.cast(of[name], tf.float64) for name in COLUMNS], axis=1)
+
+    @tf.function(autograph=False)
+    def step(batch: Any) -> tf.Tensor:
+        return strategy.gather(strategy.run(rows_of, batch), axis=0)
+
+    batches = distribute(strategy, splits, lambda share: share.enumerated(split))
+    length = -(-getattr(splits, f"num_{split}") // splits.batch_size)
+    bar = keras.utils.Progbar(length, verbose=1 if verbose else 0)
+    tally = Tally()
+    for batch in batches:
+        tally.add(np.array(step(batch)))
+        images = max(tally.images, 1)
+        figures = {"loss": tally.loss, "accuracy": tally.right}
+        bar.add(1, [(name, value / images) for name, value in figures.items()])
+    if not tally.images:
+        raise UsageError("there must be at least one image to measure; got none")
+    return tally
+
+
+def _write_report(
+    folder: str, result: dict[str, Any], mistakes: Sequence[np.ndarray]
+) -> None:
+    """Numbers and pictures in a new folder, all or nothing."""
+    figures = {
+        "confusion": pictures.draw_confusion(result),
+        "reliability": pictures.draw_reliability(result),
+    }
+    if mistakes:
+        figures["mistakes"] = pictures.draw_mistakes(result, mistakes)
+    with storage.new_folder(folder) as beside, warnings.catch_warnings():
+        # Of letters that Matplotlib's font lacks, a warning each; they become boxes.
+        warnings.filterwarnings("ignore", message="Glyph")
+        for name, figure in figures.items():
+            figure.savefig(beside / f"{name}.png", dpi=150)
+        storage.write_json(beside / EVALUATION, result)
+
+
+def _few(classes: Sequence[str]) -> str:
+    shown = ", ".join(list(classes)[:4])
+    return f"{len(classes)}: {shown}{', ...' if len(classes) > 4 else ''}"

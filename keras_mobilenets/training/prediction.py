@@ -1,0 +1,247 @@
+"""`predict`: the classes of image files, by a finished run's model."""
+
+from __future__ import annotations
+
+import contextlib
+import csv as comma_separated
+import glob
+import os
+import pathlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mobilenets import storage
+from keras_mobilenets.architecture.arguments import check_flag, check_integer, shown
+from keras_mobilenets.data import load_image
+from keras_mobilenets.data.layout import HARMLESS, find_images, sentence
+from keras_mobilenets.errors import UsageError
+from keras_mobilenets.options import check_path
+from keras_mobilenets.settings import Settings
+from keras_mobilenets.text import printable
+from keras_mobilenets.training.inference import load_run_model
+from keras_mobilenets.training.workdir import find_finished, read_report
+
+BATCH = 32  # images that go through the network at once
+LOADERS = 4  # images that are decoded at once
+FORMULA = ("=", "+", "-", "@")  # begins what a spreadsheet would compute
+
+# An image as the network expects it, or the UsageError that says why there is none.
+Loaded = Any
+
+
+def predict(
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    workdir: str | os.PathLike[str] | None = None,
+    *,
+    top: int = 3,
+    csv: str | os.PathLike[str] | None = None,
+    verbose: bool = True,
+) -> list[dict[str, Any]]:
+    """The most probable classes of image files, by a finished run's model.
+
+    Args:
+        images: a path, or several: of files, of folders (all images in them, also in
+            folders inside), or patterns such as "photos/*.jpg".
+        workdir: of `train`; by default the newest run in `runs`.
+        top: how many classes of each image; all, where there are fewer.
+        csv: a new CSV file of the same, a row for each image.
+        verbose: show progress, where there are many.
+
+    Returns:
+        For each image {"image", "classes", "probabilities"}, best first, in the order
+        given and that of their names in a folder. One that cannot be read has no
+        classes, and "error", which says why.
+
+    Raises:
+        ValueError: no finished run there, nothing to be found at a path, not one image
+            that can be read, or a CSV file that exists.
+
+    Example:
+        km.predict("runs/digits-1/samples")
+    """
+    top = check_integer("top", top, low=1)
+    check_flag("verbose", verbose)
+    if isinstance(images, (str, os.PathLike)):
+        images = [images]
+    if not isinstance(images, Iterable):
+        raise UsageError(f"images must be paths of image files; got {shown(images)}")
+    given = [check_path("images", path) and os.fspath(path) for path in images]
+    if not given:
+        raise UsageError("images must name at least one file; got none")
+    table = None if csv is None else _check_csv(csv)
+    directory = find_finished(workdir)
+    settings, report = read_report(directory)
+    paths = [path for name in given for path in _expand(name)]
+    classes = report["classes"]
+    model = load_run_model(directory, len(classes))
+    bar = keras.utils.Progbar(len(paths), verbose=int(verbose and len(paths) > BATCH))
+    results: list[dict[str, Any]] = []
+    with _writing(table, min(top, len(classes))) as write:
+        load = _loader(settings)
+        for batch in _batches(paths, load):
+            for path, answer in _answers(model, batch):
+                if isinstance(answer, UsageError):
+                    result = _result(path, [], [], _reason(answer))
+                else:
+                    best = np.argsort(-answer, kind="stable")[:top]
+                    names = [classes[number] for number in best]
+                    result = _result(path, names, answer[best].tolist())
+                write(result)
+                results.append(result)
+            bar.add(len(batch))
+        errors = [result["error"] for result in results if "error" in result]
+        if len(errors) == len(results):
+            more = f", and so {len(errors) - 1:,} more" if errors[1:] else ""
+            raise UsageError(f"images must be image files; {errors[0]}{more}")
+    if errors:
+        warnings.warn(
+            f"{len(errors):,} of {len(results):,} images cannot be read: {errors[0]}"
+            + ", ..." * (len(errors) > 1),
+            stacklevel=2,
+        )
+    return results
+
+
+def _result(
+    path: str, classes: list[str], probabilities: list[float], error: str | None = None
+) -> dict[str, Any]:
+    said = {"image": path, "classes": classes, "probabilities": probabilities}
+    return said if error is None else {**said, "error": error}
+
+
+def _reason(error: UsageError) -> str:
+    """What `load_image` says of a file, without what it asks for."""
+    return str(error).removeprefix("path must be an image file; ")
+
+
+def _expand(name: str) -> list[str]:
+    """The files that a path or a pattern stands for.
+
+    Raises:
+        UsageError: there are none.
+    """
+    path = os.path.expanduser(name)
+    if os.path.isdir(path):
+        found, passed = find_images(pathlib.Path(path))
+        said = sentence(passed) if passed else "it is empty"
+        if not found:
+            raise UsageError(
+                f"images must name folders with images in them; {name!r} holds none: "
+                f"{said}"
+            )
+        if set(passed) - {HARMLESS}:
+            warnings.warn(f"in {name!r} {said}", stacklevel=3)
+        return found
+    if os.path.lexists(path):
+        return [name]
+    found = sorted(glob.glob(path, recursive=True)) if glob.has_magic(path) else []
+    if not found:
+        what = "matches nothing" if glob.has_magic(path) else "does not exist"
+        raise UsageError(
+            f"images must be image files or folders of them; {name!r} {what} (looked "
+            f"in {os.path.dirname(os.path.abspath(path))!r})"
+        )
+    return [file for match in found for file in _expand(match)]
+
+
+def _loader(settings: Settings) -> Callable[[str], tuple[str, Loaded]]:
+    def load(path: str) -> tuple[str, Loaded]:
+        try:
+            return path, load_image(
+                path, settings.resolution, settings.recipe, settings.channels
+            )
+        except UsageError as error:
+            return path, error
+
+    return load
+
+
+def _batches(
+    paths: Sequence[str], load: Callable[[str], tuple[str, Loaded]]
+) -> Iterator[list[tuple[str, Loaded]]]:
+    """The images, so many at a time; while these are used the next are loaded."""
+    chunks = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    with ThreadPoolExecutor(LOADERS) as pool:
+        coming = pool.map(load, chunks[0])
+        for following in (*chunks[1:], []):
+            batch = list(coming)
+            coming = pool.map(load, following)
+            yield batch
+
+
+def _answers(
+    model: keras.Model, batch: list[tuple[str, Loaded]]
+) -> Iterator[tuple[str, np.ndarray | UsageError]]:
+    """The probabilities of each image, or why there are none."""
+    good = [image for _, image in batch if not isinstance(image, UsageError)]
+    scores = iter(model.predict_on_batch(np.stack(good)) if good else ())
+    for path, image in batch:
+        answer = image if isinstance(image, UsageError) else next(scores)
+        if not isinstance(answer, UsageError) and not np.isfinite(answer).all():
+            answer = UsageError(f"{path!r} makes the model give what is no number")
+        yield path, answer
+
+
+def _check_csv(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Where a CSV file can be written, before any image is read."""
+    file = pathlib.Path(check_path("csv", path))
+    if file.suffix.lower() != ".csv":
+        raise UsageError(
+            f"csv must be a CSV file, such as 'predictions.csv'; got {shown(path)}"
+        )
+    if os.path.lexists(file):
+        raise UsageError(f"csv must be a new file; {os.fspath(path)!r} exists")
+    if not os.access(file.parent, os.W_OK):
+        raise UsageError(
+            f"csv must be in a folder that can be written; got {os.fspath(path)!r}"
+        )
+    return file
+
+
+@contextlib.contextmanager
+def _writing(
+    path: pathlib.Path | None, places: int
+) -> Iterator[Callable[[dict[str, Any]], Any]]:
+    """A function that adds a result to a CSV file, if there is to be one.
+
+    One line a row, and valid UTF-8, whatever files and classes are called: what is not
+    printable is escaped. No cell is a formula to a spreadsheet.
+    """
+    if path is None:
+        yield lambda result: None
+        return
+    with storage.replacing(path) as beside:
+        with open(beside, "w", newline="", encoding="utf-8") as file:
+            writer = comma_separated.writer(file)
+            header = ["image"]
+            for place in range(1, places + 1):
+                header += [f"class_{place}", f"probability_{place}"]
+            writer.writerow([*header, "error"])
+
+            def write(result: dict[str, Any]) -> None:
+                said: list[Any] = [""] * (2 * places)
+                said[: 2 * len(result["classes"]) : 2] = map(_name, result["classes"])
+                said[1 : 2 * len(result["classes"]) : 2] = result["probabilities"]
+                image = printable(result["image"])
+                if image.startswith(FORMULA):
+                    image = f".{os.sep}{image}"  # the same file
+                writer.writerow([image, *said, printable(result.get("error", ""))])
+
+            yield write
+
+
+def _name(of: str) -> str:
+    """The name of a class as a cell; an apostrophe keeps a formula from being one."""
+    name = printable(of)
+    if not name.startswith(FORMULA):
+        return name
+    try:
+        float(name)
+    except ValueError:
+        return f"'{name}"
+    return name
