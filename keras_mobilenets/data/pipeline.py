@@ -65,7 +65,7 @@ def training_batches(
     running: Running,
     epochs: Epochs | None,
     endless: bool = False,
-    rows: tuple[np.ndarray, ...] | None = None,
+    rows: tuple[np.ndarray, np.ndarray] | None = None,
     weights: Sequence[float] | None = None,
 ) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
@@ -78,8 +78,8 @@ def training_batches(
     one worker's batch between them, step for step; or of a portion each, where a split
     is read from its shards.
 
-    `rows` are arrays that have a row for each example of the split, in its order: they
-    come in the place of images and labels, and no image is read.
+    `rows` are two arrays that have a row for each example of the split, in its order:
+    they come in the place of images and labels, and no image is read.
     """
     steps = running.steps(part.count)
     if rows is not None:

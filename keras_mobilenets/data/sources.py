@@ -25,7 +25,6 @@ from keras_mobilenets.data.finding import find_source, name_of
 from keras_mobilenets.data.index import Index
 from keras_mobilenets.data.parts import (
     MEMORY_BUDGET,
-    Part,
     Running,
     Source,
     examples_at,
@@ -53,7 +52,8 @@ class Splits:
     `batch_size`, those of all workers together.
 
     `train_once` has the training images prepared as for evaluation, every one once, as
-    `validation` has its own. `enumerated` batches say which image is which; `names_of`
+    `validation` has its own. Each of the four is made when it is first asked for.
+    `enumerated` batches say which image is which; `names_of`
     and `images` tell more of those.
 
     `source` is the absolute path of a folder or a CSV file, the name, or what data in
@@ -75,9 +75,6 @@ class Splits:
     """
 
     source: str
-    train: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
     classes: tuple[str, ...]
     num_train: int
     num_validation: int
@@ -95,15 +92,37 @@ class Splits:
     )
     undistorted: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
     numbered: bool
-    _make_train_once: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
-    _enumerate: Callable[[str], tf.data.Dataset] = dataclasses.field(repr=False)
+    _once: Callable[..., tf.data.Dataset] = dataclasses.field(repr=False)
+    _shuffled: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
     _parts: Source = dataclasses.field(repr=False)
     _recipe: Recipe = dataclasses.field(repr=False)
+
+    # Tracing a pipeline takes a second, and few need all of them. In an init_scope: a
+    # dataset that is first asked for inside a tf.function would belong to its graph.
+
+    @functools.cached_property
+    def train(self) -> tf.data.Dataset:
+        """Shuffled, distorted batches: a pass is an epoch."""
+        with tf.init_scope():
+            return self._shuffled()
+
+    @functools.cached_property
+    def validation(self) -> tf.data.Dataset:
+        """Every validation image once."""
+        with tf.init_scope():
+            return self._once("validation")
+
+    @functools.cached_property
+    def test(self) -> tf.data.Dataset:
+        """Every test image once."""
+        with tf.init_scope():
+            return self._once("test")
 
     @functools.cached_property
     def train_once(self) -> tf.data.Dataset:
         """Every training image once, prepared as for evaluation."""
-        return self._make_train_once()
+        with tf.init_scope():
+            return self._once("train")
 
     def enumerated(self, split: str) -> tf.data.Dataset:
         """Every image of a split once, padded: (images, labels, weights, numbers).
@@ -111,7 +130,7 @@ class Splits:
         The numbers, int64 [b], count the images of the split from 0; those of weight 0
         mean nothing.
         """
-        return self._enumerate(split)
+        return self._once(split, numbered=True)
 
     def names_of(self, split: str, numbers: Sequence[int]) -> list[str | int]:
         """The paths of images, or their numbers where they have no files."""
@@ -320,7 +339,8 @@ def load_data(
         if pad_evaluation is not None:
             pad = pad_evaluation
 
-        def once(part: Part, numbered: bool = False) -> tf.data.Dataset:
+        def once(name: str, numbered: bool = False) -> tf.data.Dataset:
+            part = getattr(parts, name)
             return evaluation_batches(
                 part, resolution, channels, recipe, shift, running, pad, numbered
             )
@@ -334,7 +354,7 @@ def load_data(
         def train(
             endless: bool,
             anywhere: bool = False,
-            rows: tuple[np.ndarray, ...] | None = None,
+            rows: tuple[np.ndarray, np.ndarray] | None = None,
         ) -> tf.data.Dataset:
             return training_batches(
                 parts.train,
@@ -352,9 +372,6 @@ def load_data(
 
         return Splits(
             source=name_of(source),
-            train=train(endless=False),
-            validation=once(parts.validation),
-            test=once(parts.test),
             classes=classes,
             num_train=parts.train.count,
             num_validation=parts.validation.count,
@@ -372,8 +389,8 @@ def load_data(
             ),
             undistorted=undistorted,
             numbered=parts.train.shards is None,
-            _make_train_once=lambda: once(parts.train),
-            _enumerate=lambda split: once(getattr(parts, split), numbered=True),
+            _once=once,
+            _shuffled=lambda: train(endless=False),
             _parts=parts,
             _recipe=recipe,
         )
