@@ -15,8 +15,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from keras_mobilenets.architecture.arguments import shown
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given.images import read_arrays, read_dataset
@@ -122,6 +120,8 @@ def _split(value: Any) -> dict[str, Any]:
 
 def _read(value: Any, where: str, memory_budget: int) -> tuple[str, list[Label], Any]:
     """Kind, labels and items of one split."""
+    import numpy as np
+
     if _is_dataset(value):
         return "dataset", *read_dataset(value, where, memory_budget)
     first = value[0] if isinstance(value, (tuple, list)) and value else None
@@ -181,6 +181,8 @@ def _is_array(value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     """The letter that NumPy has for what is in an array; "-" if it is none."""
+    import numpy as np
+
     return value.dtype.kind if isinstance(value, np.ndarray) else "-"
 
 
@@ -195,6 +197,8 @@ def _digest(
     items: Mapping[str, Sequence[Any]],
 ) -> str:
     """16 hexadecimal digits: of a list, whatever its order, or of images in theirs."""
+    import numpy as np  # takes a tenth of a second, and `cost` does without
+
     whole = hashlib.sha256()
     for split in labels:
         pairs: Iterable[tuple[Label, Any]]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.architecture.arguments import shown
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given.labels import Label, check_label, check_labels
+
+if TYPE_CHECKING:  # NumPy takes a tenth of a second, and `cost` does without
+    import numpy as np
 
 
 def read_arrays(value: Any, where: str) -> tuple[list[Label], np.ndarray]:

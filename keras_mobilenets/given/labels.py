@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.architecture.arguments import check_number, shown
 from keras_mobilenets.errors import UsageError
+
+if TYPE_CHECKING:  # NumPy takes a tenth of a second, and `cost` does without
+    import numpy as np
 
 Label = str | int  # all of a source are of one kind
 
@@ -22,6 +23,8 @@ FIXES = {
 
 def check_label(value: Any, where: str) -> Label:
     """The label of one example, plain."""
+    import numpy as np
+
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, str) and value.strip():
         return str(value)
@@ -37,6 +40,8 @@ def check_label(value: Any, where: str) -> Label:
 
 def check_labels(values: Any, where: str) -> list[Label]:
     """The labels of an array, or of a list."""
+    import numpy as np
+
     labels = values if isinstance(values, np.ndarray) else _as_array(values, where)
     if labels.ndim == 2 and labels.shape[1] == 1:  # as keras.datasets has cifar's
         labels = labels[:, 0]
@@ -58,6 +63,8 @@ def check_labels(values: Any, where: str) -> list[Label]:
 
 
 def _as_array(values: Any, where: str) -> np.ndarray:
+    import numpy as np
+
     try:
         return np.array(list(values), object)
     except (TypeError, ValueError) as error:
