@@ -68,7 +68,9 @@ LOST = {"arrays": r"data=\(images, labels\)", "dataset": "data=the tf.data.Datas
 
 
 @pytest.mark.parametrize("form", ["table", "list", "arrays", "dataset"])
-def test_a_run_that_was_stopped_ends_as_one_on_the_folder(form, forms, whole, tmp_path):
+def test_a_run_that_was_stopped_ends_as_one_on_the_folder(
+    form, forms, whole, expected, tmp_path
+):
     data, workdir = forms[form], tmp_path / "run"
     with pytest.raises(km.TrainingInterrupted, match="after step 10;"):
         run(workdir, stop_after=10, data=data)
