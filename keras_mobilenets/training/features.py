@@ -52,7 +52,7 @@ def cut(model: keras.Model) -> tuple[keras.Model, Forward]:
             x = layer(x, training=training) if drops else layer(x)
         return x
 
-    return keras.Model(model.inputs, behind[0].input), classify
+    return keras.Model(model.inputs[0], behind[0].input), classify
 
 
 class Features(NamedTuple):

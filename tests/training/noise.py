@@ -1,9 +1,17 @@
 """A folder of noise, and the settings of runs on it that take seconds."""
 
+import os
 import pathlib
+import signal
+from typing import Any
 
 import keras
 import numpy as np
+import pytest
+
+import keras_mobilenets as km
+from keras_mobilenets.training import fitting
+from keras_mobilenets.training.callbacks import Follow
 
 CLASSES = ("dark", "grey", "light")
 
@@ -34,3 +42,17 @@ def make_folder(path: pathlib.Path, images: int = 50) -> pathlib.Path:
             file = path / name / f"{number}.png"
             keras.utils.save_img(file, pixels, scale=False)
     return path
+
+
+def train_until(stop_after: int | None, **options: Any) -> Any:
+    """`km.train`; this process gets a SIGTERM after so many steps."""
+
+    class Stop(Follow):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            if self.position.steps == stop_after:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "Follow", Stop)
+        return km.train(**options)

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import re
-import signal
 
 import keras
 import numpy as np
@@ -12,9 +10,8 @@ import pytest
 
 import keras_mobilenets as km
 from keras_mobilenets.__main__ import main
-from keras_mobilenets.training import features, fitting
-from keras_mobilenets.training.callbacks import Follow
-from tests.training.noise import RUN, make_folder
+from keras_mobilenets.training import features
+from tests.training.noise import RUN, make_folder, train_until
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
@@ -58,16 +55,8 @@ def train(folder, weights, tmp_path):
     """`stop_after` sends this process a SIGTERM after so many steps."""
 
     def train(workdir="run", stop_after=None, **settings):
-        class Stop(Follow):
-            def on_train_batch_end(self, batch, logs=None):
-                super().on_train_batch_end(batch, logs)
-                if self.position.steps == stop_after:
-                    os.kill(os.getpid(), signal.SIGTERM)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fitting, "Follow", Stop)
-            given = {"data": folder, "weights": weights, **TUNED, **settings}
-            return km.train(workdir=tmp_path / workdir, **given)
+        given = {"data": folder, "weights": weights, **TUNED, **settings}
+        return train_until(stop_after, workdir=tmp_path / workdir, **given)
 
     return train
 
@@ -109,6 +98,17 @@ def test_the_same_run_as_through_the_network(freeze, ema_decay, train, weights, 
     assert result["accuracy"] == pytest.approx(kept.report["test"]["accuracy"])
     last = history(kept)[-1]
     assert last["val_loss"] == pytest.approx(kept.report["validation"]["loss"], 1e-4)
+
+
+def test_class_weights_count_on_features_too(train):
+    weighted = {"freeze": "body", "class_weight": {"dark": 5, "light": 0.1}}
+    kept, plain = train("kept", **weighted), train("plain", **weighted, memory_budget=1)
+    even = train("even", freeze="body")
+    one, other, without = (
+        run.model.get_layer("logits").get_weights()[0] for run in (kept, plain, even)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert np.abs(one - without).max() > 1e-2
 
 
 @pytest.mark.parametrize("memory_budget", [2**28, 1000], ids=["kept", "through"])

@@ -1,8 +1,6 @@
 """Runs on every form of data: begun, stopped, resumed, evaluated, searched."""
 
 import json
-import os
-import signal
 
 import keras
 import numpy as np
@@ -12,9 +10,7 @@ from PIL import Image
 
 import keras_mobilenets as km
 from keras_mobilenets.__main__ import main
-from keras_mobilenets.training import fitting
-from keras_mobilenets.training.callbacks import Follow
-from tests.training.noise import CLASSES, RUN, make_folder
+from tests.training.noise import CLASSES, RUN, make_folder, train_until
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
@@ -41,15 +37,7 @@ def forms(tmp_path_factory):
 
 
 def run(workdir, stop_after=None, **settings):
-    class Stop(Follow):
-        def on_train_batch_end(self, batch, logs=None):
-            super().on_train_batch_end(batch, logs)
-            if self.position.steps == stop_after:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "Follow", Stop)
-        return km.train(**{**RUN, "workdir": workdir, **settings})
+    return train_until(stop_after, **{**RUN, "workdir": workdir, **settings})
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from keras_mobilenets.storage import lock
 from keras_mobilenets.training import fitting
 from keras_mobilenets.training.callbacks import Follow
 from keras_mobilenets.training.checkpoints import Checkpoints
-from tests.training.noise import RUN, make_folder
+from tests.training.noise import RUN, make_folder, train_until
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
@@ -39,15 +39,8 @@ def run(folder):
     """`train` on the folder; `stop_after` sends this process a SIGTERM."""
 
     def run(workdir, stop_after=None, **settings):
-        class Stop(Follow):
-            def on_train_batch_end(self, batch, logs=None):
-                super().on_train_batch_end(batch, logs)
-                if self.position.steps == stop_after:
-                    os.kill(os.getpid(), signal.SIGTERM)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fitting, "Follow", Stop)
-            return km.train(**{**RUN, "data": folder, "workdir": workdir, **settings})
+        given = {**RUN, "data": folder, "workdir": workdir, **settings}
+        return train_until(stop_after, **given)
 
     return run
 
