@@ -70,8 +70,10 @@ def named(model):
     return {v.path: np.array(v) for v in model.weights}
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
-@pytest.mark.parametrize("freeze", ["body", None])
+@pytest.mark.parametrize(
+    ("freeze", "ema_decay"),
+    [("body", 0.9), (None, None), pytest.param(None, 0.9, marks=pytest.mark.slow)],
+)
 def test_the_same_run_as_through_the_network(freeze, ema_decay, train, weights, capsys):
     settings = {"freeze": freeze, "ema_decay": ema_decay, "verbose": True}
     kept = train("kept", **settings)
@@ -112,7 +114,14 @@ def test_class_weights_count_on_features_too(train):
 
 
 @pytest.mark.parametrize("memory_budget", [2**28, 1000], ids=["kept", "through"])
-@pytest.mark.parametrize("step", [2, 8, 10])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(2, marks=pytest.mark.slow),
+        8,
+        pytest.param(10, marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_in_the_heads_epochs_at_the_switch_and_after(
     step, memory_budget, train
 ):
