@@ -95,7 +95,7 @@ def _ours(epochs: int, directory: str) -> Any:
         }
     )  # fmt: skip
     path = pathlib.Path(directory)
-    classes = prepare_data(asked, server, path / INDEX, path / INDEX)
+    classes = prepare_data(asked, server, path / INDEX, path / INDEX).classes
     space = dataclasses.replace(asked.space, classes=classes, **asked.budget)
     oracle = make_oracle("grid", space=space, seed=0)
     oracle.folder = path
