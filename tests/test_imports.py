@@ -168,8 +168,9 @@ def test_public_names_are_listed():
     assert set(keras_mobilenets.__all__) <= set(dir(keras_mobilenets))
 
 
+# shutil is there already: on Windows, Python 3.12's looks for a module that only Windows has.
 WINDOWS = """
-import sys, types
+import shutil, sys, types
 locked = []
 def locking(file, mode, count):
     if locked:
