@@ -168,7 +168,7 @@ def test_public_names_are_listed():
     assert set(keras_mobilenets.__all__) <= set(dir(keras_mobilenets))
 
 
-# shutil is there already: on Windows, Python 3.12's looks for a module that only Windows has.
+# shutil is there already: on Windows, that of Python 3.12 needs a module of Windows.
 WINDOWS = """
 import shutil, sys, types
 locked = []

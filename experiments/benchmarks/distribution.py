@@ -234,18 +234,18 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
 def _quick_start(**settings: Any) -> dict[str, Any]:
     """`km.train` on the digits, and its share in `Checkpoints.save`."""
     import keras_mobilenets as km
-    from keras_mobilenets.training import fitting
+    from keras_mobilenets.training import job
 
     seconds, processor = [], []
 
-    class Timed(fitting.Checkpoints):
+    class Timed(job.Checkpoints):
         def save(self, *arguments: Any) -> None:
             start, cpu = time.perf_counter(), time.process_time()
             super().save(*arguments)
             seconds.append(time.perf_counter() - start)
             processor.append(time.process_time() - cpu)
 
-    kept, fitting.Checkpoints = fitting.Checkpoints, Timed
+    kept, job.Checkpoints = job.Checkpoints, Timed
     try:
         with tempfile.TemporaryDirectory() as folder:
             begun = time.process_time()
@@ -253,7 +253,7 @@ def _quick_start(**settings: Any) -> dict[str, Any]:
             used = time.process_time() - begun
             timing = json.loads((run.workdir / "timing.json").read_text())
     finally:
-        fitting.Checkpoints = kept
+        job.Checkpoints = kept
     epochs = run.report["epochs"]
     return {
         "saves": len(seconds),
@@ -269,14 +269,15 @@ def _quick_start(**settings: Any) -> dict[str, Any]:
 
 def _large(case: tuple, turns: int) -> dict[str, Any]:
     """One save of a large network against the steps of the default interval."""
-    from keras_mobilenets.training import fitting
+    from keras_mobilenets.settings import Execution
+    from keras_mobilenets.training.checkpoints import Checkpoints
 
     name, alpha, size, batch = case
     model, data = _model(name, alpha, size), _data(size, batch)
     steps, saves = [], []
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder) / "checkpoints"
-        checkpoints = fitting.Checkpoints(folder)
+        checkpoints = Checkpoints(folder)
         for turn in range(turns + 1):
             wall, _ = _timed_steps(model, data, 3)
             start = time.perf_counter()
@@ -290,8 +291,8 @@ def _large(case: tuple, turns: int) -> dict[str, Any]:
         "save_s_max": round(max(saves), 4),
         "file_mb": round(size / 1e6, 2),
         "step_s": round(step, 4),
-        "interval": fitting.Execution.checkpoint_steps,
-        "share": round(save / (save + fitting.Execution.checkpoint_steps * step), 6),
+        "interval": Execution.checkpoint_steps,
+        "share": round(save / (save + Execution.checkpoint_steps * step), 6),
     }
 
 

@@ -97,6 +97,15 @@ class Splits:
     _parts: Source = dataclasses.field(repr=False)
     _recipe: Recipe = dataclasses.field(repr=False)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each split."""
+        return {
+            "train": self.num_train,
+            "validation": self.num_validation,
+            "test": self.num_test,
+        }
+
     # Tracing a pipeline takes a second, and few need all of them. In an init_scope: a
     # dataset that is first asked for inside a tf.function would belong to its graph.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_mobilenets as km
-from keras_mobilenets.training import fitting
+from keras_mobilenets.training import job
 from keras_mobilenets.training.callbacks import Follow
 
 CLASSES = ("dark", "grey", "light")
@@ -54,5 +54,5 @@ def train_until(stop_after: int | None, **options: Any) -> Any:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "Follow", Stop)
+        patch.setattr(job, "Follow", Stop)
         return km.train(**options)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import keras_mobilenets as km
-from keras_mobilenets.training import fitting
+from keras_mobilenets.training import preparing
 
 pytestmark = pytest.mark.usefixtures("few_blocks")
 
@@ -210,7 +210,7 @@ def test_images_that_are_no_numbers(train, tmp_path, monkeypatch):
             endless=lambda: breaking(splits.endless(), 44 + 3),
         )
 
-    monkeypatch.setattr(fitting, "load_data", load_data)
+    monkeypatch.setattr(preparing, "load_data", load_data)
     with pytest.raises(km.TrainingDiverged) as caught:
         train(epochs=2)
     message = str(caught.value)
@@ -284,7 +284,9 @@ def test_impossible_settings_are_told_before_anything_happens(
     settings, message, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fitting, "load_data", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(
+        preparing, "load_data", lambda *_, **__: pytest.fail("too late")
+    )
     with pytest.raises(ValueError, match=message):
         km.train(**{"name": "mobilenet_v1", **settings})
     assert not list(tmp_path.iterdir())
@@ -299,7 +301,9 @@ def test_data_of_another_kind(data, tmp_path, monkeypatch):
 
 
 def test_a_directory_in_use(plain, monkeypatch):
-    monkeypatch.setattr(fitting, "load_data", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(
+        preparing, "load_data", lambda *_, **__: pytest.fail("too late")
+    )
     with pytest.raises(ValueError, match="exists and is not empty.*new directory"):
         km.train(workdir=plain.workdir)
 

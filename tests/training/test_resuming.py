@@ -19,7 +19,7 @@ import pytest
 import keras_mobilenets as km
 from keras_mobilenets.__main__ import main
 from keras_mobilenets.storage import lock
-from keras_mobilenets.training import fitting
+from keras_mobilenets.training import job
 from keras_mobilenets.training.callbacks import Follow
 from keras_mobilenets.training.checkpoints import Checkpoints
 from tests.training.noise import RUN, make_folder, train_until
@@ -123,7 +123,7 @@ def test_a_full_disk_does_not_end_the_run(run, whole, tmp_path, monkeypatch):
             low = too_small if full else limits[0]
             resource.setrlimit(resource.RLIMIT_FSIZE, (low, limits[1]))
 
-    monkeypatch.setattr(fitting, "Follow", Fill)
+    monkeypatch.setattr(job, "Follow", Fill)
     with pytest.warns(UserWarning, match="no checkpoint after step 5"):
         km.train(
             **{**RUN, "data": whole.report["data"], "workdir": tmp_path / "run"},
@@ -232,7 +232,7 @@ def test_other_wishes_to_stop(name, folder, tmp_path, monkeypatch):
             if self.position.steps == 3:
                 os.kill(os.getpid(), getattr(signal, name))
 
-    monkeypatch.setattr(fitting, "Follow", Stop)
+    monkeypatch.setattr(job, "Follow", Stop)
     with pytest.raises(km.TrainingInterrupted, match="after step 3;"):
         km.train(**{**RUN, "data": folder, "workdir": tmp_path / "run"})
     assert (tmp_path / "run" / "checkpoints" / "step-00000003.npz").is_file()
@@ -257,7 +257,7 @@ def test_the_command_line_has_a_status_of_its_own(run, folder, tmp_path, capsys)
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "Follow", Stop)
+        patch.setattr(job, "Follow", Stop)
         assert main(arguments) == 4
     error = capsys.readouterr().err
     assert "asked to stop, after step 1; the state is kept in" in error
