@@ -22,9 +22,10 @@ from keras_mobilenets.errors import (
     UsageError,
     WorkerLost,
 )
+from keras_mobilenets.execution import Execution
 from keras_mobilenets.options import NOT_GIVEN, add_options, options_of, parse_value
 from keras_mobilenets.recipe import Recipe
-from keras_mobilenets.settings import Execution, Settings
+from keras_mobilenets.settings import Settings
 from keras_mobilenets.text import printable
 from keras_mobilenets.tuning.options import SearchOptions
 from keras_mobilenets.tuning.space import Space

@@ -2,8 +2,8 @@
 
 A field has a default, a check and a help text. From the record follow a function's
 signature and the list of its arguments, the command line's options, and what is
-checked. `Settings` and `Execution` (settings.py) and `Recipe` (recipe/record.py) are
-such records. No TensorFlow here.
+checked. `Settings` (settings.py), `Execution` (execution.py) and `Recipe`
+(recipe/record.py) are such records. No TensorFlow here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from keras_mobilenets.architecture.arguments import check_integer
 from keras_mobilenets.errors import UsageError
 
 Check = Callable[[str, Any], Any]  # (argument, value) -> the value that is accepted
 F = TypeVar("F", bound=Callable[..., Any])
 
+MOST = 2**31 - 1  # of what is counted, as steps
 LONGEST_NAME = 255  # bytes of a part of a path, on every common file system
 
 
@@ -185,6 +187,11 @@ def given_options(arguments: argparse.Namespace, *records: type) -> dict[str, An
 
 
 # Checks of what only options of runs have
+
+
+def whole(low: int, high: int = MOST) -> Check:
+    """The check of a whole number in these bounds."""
+    return lambda name, value: check_integer(name, value, low=low, high=high)
 
 
 def none_or(check: Check) -> Check:

@@ -1,4 +1,4 @@
-"""What decides a run, and how it is carried out: the options of `train`.
+"""What decides a run: the options of `train` that its result depends on.
 
 Each option is one field: its default, its check and its help are here and nowhere
 else. The signature of `train`, the command line, settings.json, the report and the
@@ -20,7 +20,6 @@ from keras_mobilenets.architecture.arguments import (
     check_channels,
     check_choice,
     check_flag,
-    check_integer,
     check_known,
     check_name,
     check_number,
@@ -40,13 +39,13 @@ from keras_mobilenets.given import (
 )
 from keras_mobilenets.options import (
     NOT_GIVEN,
-    Check,
     check_options,
     check_path,
     is_given,
     none_or,
     option,
     options_of,
+    whole,
 )
 from keras_mobilenets.recipe import (
     FIELDS,
@@ -54,7 +53,7 @@ from keras_mobilenets.recipe import (
     Recipe,
     check_freeze,
     get_recipe,
-    recipes,
+    recipe_from,
 )
 
 # What `train()` chooses where nothing is said: a run of a minute on the digits,
@@ -62,7 +61,6 @@ from keras_mobilenets.recipe import (
 QUICK_START: dict[str, Any] = {"alpha": 0.35, "resolution": 48, "recipe": "quick"}
 AUTHORS = {"mobilenet_v1": "slim_v1", "mobilenet_v2": "slim_v2"}
 
-MOST_STEPS = 2**31 - 1
 MOST_BYTES = 2**50
 
 
@@ -82,14 +80,8 @@ def take_data(arguments: Mapping[str, Any]) -> dict[str, Any]:
     budget = arguments.get("memory_budget", NOT_GIVEN)
     if budget is NOT_GIVEN:
         budget = MEMORY_BUDGET
-    budget = _whole(0, MOST_BYTES)("memory_budget", budget)
+    budget = whole(0, MOST_BYTES)("memory_budget", budget)
     return {**arguments, "data": take(arguments["data"], budget)}
-
-
-def _as_typed(name: str, value: Any) -> str:
-    """A path as it was given, which is how it is spoken of."""
-    check_path(name, value)
-    return os.path.expanduser(os.fspath(value))
 
 
 def _weights(name: str, value: Any) -> str | None:
@@ -105,10 +97,6 @@ def _recipe(name: str, value: Any) -> Recipe:
 def _variation(name: str, value: Any) -> Any:
     """Which network has it, and what it may be, is for `check_variant`."""
     return value
-
-
-def _whole(low: int, high: int = MOST_STEPS) -> Check:
-    return lambda name, value: check_integer(name, value, low=low, high=high)
 
 
 def _splits(name: str, value: Any) -> dict[str, str]:
@@ -184,7 +172,7 @@ class Settings:
         text=True,
     )
     seed: int = option(
-        _whole(0, 2**63 - 1),
+        whole(0, 2**63 - 1),
         "of weights, order, augmentation and dropout (default 0)",
         0,
     )
@@ -260,10 +248,10 @@ class Settings:
         none_is_default=True,
     )
     memory_budget: int = option(
-        _whole(0, MOST_BYTES), "bytes a split may take in memory", group="data_options"
+        whole(0, MOST_BYTES), "bytes a split may take in memory", group="data_options"
     )
     threads: int = option(
-        _whole(1, 4096), "of the input pipeline's own pool", group="data_options"
+        whole(1, 4096), "of the input pipeline's own pool", group="data_options"
     )
 
     @property
@@ -315,44 +303,6 @@ def _group(settings: Settings, group: str) -> dict[str, Any]:
 
 
 GROUPS = ("variant", "data_options")
-
-
-@dataclasses.dataclass(frozen=True)
-class Execution:
-    """How a run is carried out; its result does not depend on it, but for rounding."""
-
-    workdir: str | None = option(
-        none_or(_as_typed),
-        "a directory that is new or empty, or that of a run to go on with (default "
-        "the next free runs/DATA-NUMBER)",
-        None,
-        text=True,
-    )
-    strategy: Any = option(
-        lambda _, value: value,  # `make_strategy` says what it is not
-        "auto (default: TF_CONFIG's cluster, else all GPUs, else one device), none, "
-        "mirrored, multi_worker, parameter_server, tpu, or a tf.distribute.Strategy",
-        "auto",
-        text=True,
-    )
-    cpu_replicas: int | None = option(
-        none_or(_whole(1, 1024)),
-        "replicas on the CPU, to try mirrored without GPUs",
-        None,
-    )
-    checkpoint_steps: int = option(
-        _whole(1),
-        "steps between checkpoints inside an epoch (default 1000); there is one after "
-        "every epoch too",
-        1000,
-    )
-    resume: bool | None = option(
-        none_or(check_flag),
-        "go on with the run in workdir, or the newest that is not finished, with its "
-        "own settings; no refuses to (default: where the settings are the same)",
-        None,
-    )
-    verbose: bool = option(check_flag, "show progress (default)", True)
 
 
 def make_settings(
@@ -448,35 +398,6 @@ def _flat(stored: Mapping[str, Any]) -> dict[str, Any]:
             f"recipe must be a mapping of its fields; got {flat.get('recipe')!r}"
         )
     return flat
-
-
-def recipe_from(stored: Mapping[str, Any]) -> Recipe:
-    """The recipe that `as_dict` or a report wrote down.
-
-    Fields that it lacks, as of an older version, are those of the recipe of its name,
-    or neutral.
-
-    Raises:
-        UsageError: it is not one.
-    """
-    name = stored.get("name")
-    stored = stored if name in recipes else {**NEUTRAL, **stored}
-    missing = [field for field in FIELDS if field not in stored]
-    if not isinstance(name, str) or (missing and name not in recipes):
-        lacks = ", ".join(missing[:3]) if isinstance(name, str) else "its name"
-        raise UsageError(f"recipe must have all its fields; it lacks {lacks}")
-    base = recipes.get(name, recipes["quick"])  # of one's own: all fields are stored
-    changed = {
-        field: stored[field]
-        for field in FIELDS
-        if field in stored and stored[field] != json_value(getattr(base, field))
-    }
-    return dataclasses.replace(base.replace(**changed), name=name)
-
-
-def json_value(value: Any) -> Any:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(value))
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

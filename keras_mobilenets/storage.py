@@ -140,6 +140,11 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def json_value(value: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """What a JSON file holds.
 

@@ -14,9 +14,10 @@ from keras_mobilenets import cluster
 from keras_mobilenets.architecture.shapes import sides
 from keras_mobilenets.cluster import is_chief, read_task
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.execution import Execution
 from keras_mobilenets.options import NOT_GIVEN, given_options, parse_value
 from keras_mobilenets.recipe import Recipe, difference, get_recipe
-from keras_mobilenets.settings import Execution, Settings
+from keras_mobilenets.settings import Settings
 from keras_mobilenets.startup import start_tensorflow
 from keras_mobilenets.stopping import stop_requests
 from keras_mobilenets.text import count, printable, table

@@ -23,9 +23,10 @@ BELOW: dict[str, set[str]] = {
     "text": set(),
     "cluster": {"architecture"},
     "recipe": {"architecture", "options"},
-    "options": set(),
+    "options": {"architecture"},
     "given": {"architecture"},
     "settings": {"architecture", "options", "recipe", "given"},
+    "execution": {"architecture", "options"},
     "weight_files": {"architecture"},
     "plots": {"architecture", "recipe", "options"},
     "models": {"architecture", "recipe", "weight_files"},
@@ -33,7 +34,7 @@ BELOW: dict[str, set[str]] = {
     "deploy": {"architecture", "recipe", "models", "data"},
 }
 BELOW["training"] = {
-    *("architecture", "recipe", "options", "settings", "given"),
+    *("architecture", "recipe", "options", "settings", "execution", "given"),
     *("models", "data", "plots", "cluster", "startup", "stopping", "text"),
     "weight_files",
 }

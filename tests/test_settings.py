@@ -9,15 +9,10 @@ import pytest
 import keras_mobilenets as km
 from keras_mobilenets.__main__ import _make_parser
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.execution import Execution
 from keras_mobilenets.options import NOT_GIVEN, given_options, options_of
-from keras_mobilenets.recipe import FIELDS, Recipe
-from keras_mobilenets.settings import (
-    Execution,
-    Settings,
-    differences,
-    make_settings,
-    recipe_from,
-)
+from keras_mobilenets.recipe import FIELDS, Recipe, recipe_from
+from keras_mobilenets.settings import Settings, differences, make_settings
 
 GIVEN = {
     "plain": {},

@@ -269,7 +269,7 @@ def _quick_start(**settings: Any) -> dict[str, Any]:
 
 def _large(case: tuple, turns: int) -> dict[str, Any]:
     """One save of a large network against the steps of the default interval."""
-    from keras_mobilenets.settings import Execution
+    from keras_mobilenets.execution import Execution
     from keras_mobilenets.training.checkpoints import Checkpoints
 
     name, alpha, size, batch = case

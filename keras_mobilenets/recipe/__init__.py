@@ -14,3 +14,4 @@ from keras_mobilenets.recipe.record import NEUTRAL as NEUTRAL
 from keras_mobilenets.recipe.record import Recipe as Recipe
 from keras_mobilenets.recipe.record import check_freeze as check_freeze
 from keras_mobilenets.recipe.record import difference as difference
+from keras_mobilenets.recipe.stored import recipe_from as recipe_from

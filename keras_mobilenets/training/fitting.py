@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from keras_mobilenets.execution import Execution
 from keras_mobilenets.models.weights import Loaded
 from keras_mobilenets.options import NOT_GIVEN, accepts, check_options, options_of
-from keras_mobilenets.settings import Execution, Settings, make_settings
+from keras_mobilenets.settings import Settings, make_settings
 from keras_mobilenets.stopping import stop_requests
 from keras_mobilenets.text import printable
 from keras_mobilenets.training import workdir as work

@@ -16,29 +16,24 @@ from typing import Any, NamedTuple
 from keras_mobilenets.architecture.arguments import (
     check_choice,
     check_flag,
-    check_integer,
     check_known,
     check_number,
 )
 from keras_mobilenets.architecture.shapes import pixels
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.execution import Execution
 from keras_mobilenets.options import (
     NOT_GIVEN,
-    Check,
     check_options,
     is_given,
     none_or,
     option,
     options_of,
+    whole,
 )
 from keras_mobilenets.recipe import FIELDS
-from keras_mobilenets.settings import (
-    Execution,
-    Settings,
-    json_value,
-    make_settings,
-    take_data,
-)
+from keras_mobilenets.settings import Settings, make_settings, take_data
+from keras_mobilenets.storage import json_value
 from keras_mobilenets.tuning.identity import identify
 from keras_mobilenets.tuning.space import RANGES, Space
 from keras_mobilenets.weight_files import find_weights
@@ -49,10 +44,6 @@ MOST = 4096  # trials at a time; far above any use
 MOST_TRIALS = 10**6
 
 Strategy = str | Callable[[], Any]  # a function makes a tf.distribute.Strategy
-
-
-def _whole(low: int, high: int) -> Check:
-    return lambda name, value: check_integer(name, value, low=low, high=high)
 
 
 def _positive(name: str, value: Any) -> float:
@@ -93,7 +84,7 @@ class SearchOptions:
         "grid",
     )
     max_trials: int | None = option(
-        none_or(_whole(1, MOST_TRIALS)), "at most so many (default all points)", None
+        none_or(whole(1, MOST_TRIALS)), "at most so many (default all points)", None
     )
     prior: Any = option(
         check_prior,
@@ -109,10 +100,10 @@ class SearchOptions:
         text=True,
     )
     workers: int = option(
-        _whole(1, MOST), "trials at a time on this machine (default 1)", 1
+        whole(1, MOST), "trials at a time on this machine (default 1)", 1
     )
     cluster: int = option(
-        _whole(0, MOST),
+        whole(0, MOST),
         "processes of a local cluster: a chief here and so many workers (default 0)",
         0,
     )
