@@ -1,4 +1,4 @@
-"""What the verbs of the command line do: a call of the public API each, and a print."""
+"""What the verbs of the command line do: a call of the public API each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import warnings
 from typing import Any
 
 import keras_mobilenets as km
-from keras_mobilenets import cluster
-from keras_mobilenets.architecture.shapes import sides
+from keras_mobilenets import cluster, printing
 from keras_mobilenets.cluster import is_chief, read_task
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.execution import Execution
@@ -20,11 +19,9 @@ from keras_mobilenets.recipe import Recipe, difference, get_recipe
 from keras_mobilenets.settings import Settings
 from keras_mobilenets.startup import start_tensorflow
 from keras_mobilenets.stopping import stop_requests
-from keras_mobilenets.text import count, printable, table
+from keras_mobilenets.text import printable, table
 from keras_mobilenets.tuning.options import SearchOptions
 from keras_mobilenets.tuning.space import Space
-
-CLASSES_SHOWN = 30  # by evaluate; of more, the worst
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -87,39 +84,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         return
     if arguments.json:
         return _print_json(result)
-    _print_classes(result)
-    if arguments.report:
-        print(f"\nreport: {arguments.report}", end="")
-    top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
-    print(
-        f"\n{result['split']} accuracy {result['accuracy']:.2%}, {top5}cross entropy "
-        f"{result['loss']:.4f}, expected calibration error "
-        f"{result['calibration_error']:.2%}, on {result['images']:,} images of "
-        f"{result['data']}, by {result['workdir']}"
-    )
-
-
-def _print_classes(result: dict[str, Any]) -> None:
-    """The figures of every class, or of the worst of many."""
-    worst = sorted(
-        result["per_class"].items(),
-        key=lambda item: 2 if item[1]["f1"] is None else item[1]["f1"],
-    )
-    chosen = result["per_class"] if len(worst) <= CLASSES_SHOWN else dict(worst[:10])
-    rows = [
-        (
-            name,
-            *(
-                None if of[figure] is None else f"{of[figure]:.1%}"
-                for figure in ("precision", "recall", "f1")
-            ),
-            f"{of['support']:,}",
-        )
-        for name, of in result["per_class"].items()
-        if name in chosen
-    ]
-    some = "class" if len(chosen) == len(worst) else "worst classes"
-    print(table([some, "precision", "recall", "F1", "images"], rows))
+    printing.print_evaluation(result, arguments.report)
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -138,29 +103,11 @@ def predict(arguments: argparse.Namespace) -> int:
     elif arguments.csv:
         print(f"{len(results):,} images: {arguments.csv}")
     else:
-        _print_answers(results)
+        printing.print_answers(results)
     errors = [result["error"] for result in results if "error" in result]
     for error in errors:
         print(f"keras-mobilenets: not predicted: {printable(error)}", file=sys.stderr)
     return 1 if errors else 0
-
-
-def _print_answers(results: list[dict[str, Any]]) -> None:
-    places = max(len(result["classes"]) for result in results)
-    rows = [
-        (
-            result["image"],
-            *(
-                f"{name} {probability:.1%}"
-                for name, probability in zip(
-                    result["classes"], result["probabilities"], strict=True
-                )
-            ),
-        )
-        for result in results
-        if result["classes"]
-    ]
-    print(table(["image", *(f"{place}." for place in range(1, places + 1))], rows))
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -186,40 +133,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json(report)
         return 1 if report["problems"] else 0
-    splits = report["splits"]
-    if splits:
-        rows = [
-            (
-                split,
-                f"{of['images']:,}",
-                *(" ... ".join(map(str, of[side])) for side in ("height", "width")),
-                f"{of['repeated']:,}",
-            )
-            for split, of in splits.items()
-        ]
-        header = ["split", "images", "height", "width", "repeated"]
-        print(table(header, rows), end="\n\n")
-        rows = [(name, *counts.values()) for name, counts in report["classes"].items()]
-        print(table(["class", *splits], rows), end="\n\n")
-    for file in report["tar_files"]:
-        found = "missing" if file["found"] is None else f"{file['found']:,} found"
-        print(f"tar file: {file['path']} ({file['bytes']:,} bytes; {found})")
-    for file in report["broken"]:
-        print(f"broken: {file['path']} ({file['reason']})")
-    for same in report["duplicates"]:
-        print(
-            "the same: "
-            + ", ".join(f"{e['image']} ({e['class']}, {e['split']})" for e in same)
-        )
-    for name, value in report.get("scale", {}).items():
-        shown = value if isinstance(value, bool) else f"{value:,}"
-        print(f"{name.replace('_', ' ')}: {shown}")
-    for kind, sentences in (("note", "notes"), ("problem", "problems")):
-        for sentence in report[sentences]:
-            print(f"{kind}: {sentence}")
-    if report["sheet"]:
-        print(f"contact sheet: {report['sheet']}")
-    print("problems were found" if report["problems"] else "no problems found")
+    printing.print_check(report)
     return 1 if report["problems"] else 0
 
 
@@ -250,32 +164,7 @@ def cost(arguments: argparse.Namespace) -> None:
     cost = km.cost(**options)
     if arguments.json:
         return _print_json(cost.as_dict())
-    if arguments.layers:
-        rows: list[tuple[Any, ...]] = [
-            (
-                row.name,
-                row.layer.kind,
-                "{}x{}x{}".format(*sides(row.layer.size_out), row.layer.channels_out),
-                f"{row.macs:,}",
-                f"{row.params:,}",
-                f"{row.memory:,}",
-            )
-            for row in cost.layers
-        ]
-        header = ["layer", "kind", "output", "mult-adds", "parameters", "memory"]
-        print(table(header, rows), end="\n\n")
-    rows = [
-        ("mult-adds", f"{cost.macs:,}", count(cost.macs)),
-        ("parameters", f"{cost.params:,}", count(cost.params)),
-        ("trainable", f"{cost.trainable_params:,}", count(cost.trainable_params)),
-        (
-            "peak memory",
-            f"{cost.peak_memory:,}",
-            f"{count(cost.peak_memory)}B of activations, one image, "
-            f"{cost.bytes_per_element} bytes each",
-        ),
-    ]
-    print(table([options.get("name", "mobilenet_v2"), "exactly", "about"], rows))
+    printing.print_cost(options.get("name", "mobilenet_v2"), cost, arguments.layers)
 
 
 def recommend(arguments: argparse.Namespace) -> int:
@@ -286,24 +175,7 @@ def recommend(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json([point._asdict() for point in points])
     elif points:
-        rows = [
-            (
-                point.name,
-                point.alpha,
-                point.resolution,
-                point.top1,
-                point.top5,
-                count(point.macs),
-                count(point.params),
-                point.latency_ms,
-            )
-            for point in points
-        ]
-        header = [
-            "network", "alpha", "px", "top-1 %", "top-5 %", "mult-adds", "parameters",
-            "Pixel 1 ms",
-        ]  # fmt: skip
-        print(table(header, rows))
+        printing.print_points(points)
     else:
         print("no published network fits; raise a limit", file=sys.stderr)
     return 0 if points else 1
@@ -332,10 +204,7 @@ def recipes(arguments: argparse.Namespace) -> None:
                     for field, value in recipe.as_dict().items()
                 }
             )
-        rows = [(f, v, recipe.sources[f]) for f, v in recipe.as_dict().items()]
-        print(f"{recipe.name}: {recipe.summary}")
-        print(f"measured here: {recipe.measured}\n")
-        print(table(["field", "value", "source"], rows))
+        printing.print_recipe(recipe)
     else:
         first, second = chosen
         differing = difference(first, second)
@@ -347,7 +216,4 @@ def recipes(arguments: argparse.Namespace) -> None:
             return _print_json(
                 [dict(zip(fields, row, strict=True)) for row in differing]
             )
-        for field, one, other, source, other_source in differing:
-            print(f"{field}\n  {first.name}: {one}  {source}")
-            print(f"  {second.name}: {other}  {other_source}")
-        print(f"{len(differing)} fields differ")
+        printing.print_difference(first, second)

@@ -27,6 +27,7 @@ BELOW: dict[str, set[str]] = {
     "given": {"architecture"},
     "settings": {"architecture", "options", "recipe", "given"},
     "execution": {"architecture", "options"},
+    "printing": {"architecture", "recipe"},
     "weight_files": {"architecture"},
     "plots": {"architecture", "recipe", "options"},
     "models": {"architecture", "recipe", "weight_files"},
@@ -39,7 +40,7 @@ BELOW["training"] = {
     "weight_files",
 }
 BELOW["tuning"] = BELOW["training"] | {"training"}
-BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy"}
+BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy", "printing"}
 BELOW["__main__"] = BELOW["verbs"] | {"verbs"}
 BELOW["__init__"] = set(BELOW) - {"__main__", "verbs"}
 

@@ -1,0 +1,176 @@
+"""What the verbs of the command line show to people: tables, and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_mobilenets.architecture import Cost
+from keras_mobilenets.architecture.shapes import sides
+from keras_mobilenets.recipe import Recipe, difference
+from keras_mobilenets.text import count, table
+
+CLASSES_SHOWN = 30  # by evaluate; of more, the worst
+
+
+def print_evaluation(result: dict[str, Any], report: str | None) -> None:
+    """What `evaluate` measured; `report` is where it wrote more."""
+    _print_classes(result)
+    if report:
+        print(f"\nreport: {report}", end="")
+    top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
+    print(
+        f"\n{result['split']} accuracy {result['accuracy']:.2%}, {top5}cross entropy "
+        f"{result['loss']:.4f}, expected calibration error "
+        f"{result['calibration_error']:.2%}, on {result['images']:,} images of "
+        f"{result['data']}, by {result['workdir']}"
+    )
+
+
+def _print_classes(result: dict[str, Any]) -> None:
+    """The figures of every class, or of the worst of many."""
+    worst = sorted(
+        result["per_class"].items(),
+        key=lambda item: 2 if item[1]["f1"] is None else item[1]["f1"],
+    )
+    chosen = result["per_class"] if len(worst) <= CLASSES_SHOWN else dict(worst[:10])
+    rows = [
+        (
+            name,
+            *(
+                None if of[figure] is None else f"{of[figure]:.1%}"
+                for figure in ("precision", "recall", "f1")
+            ),
+            f"{of['support']:,}",
+        )
+        for name, of in result["per_class"].items()
+        if name in chosen
+    ]
+    some = "class" if len(chosen) == len(worst) else "worst classes"
+    print(table([some, "precision", "recall", "F1", "images"], rows))
+
+
+def print_answers(results: list[dict[str, Any]]) -> None:
+    """The classes that `predict` gives each image, the likeliest first."""
+    places = max(len(result["classes"]) for result in results)
+    rows = [
+        (
+            result["image"],
+            *(
+                f"{name} {probability:.1%}"
+                for name, probability in zip(
+                    result["classes"], result["probabilities"], strict=True
+                )
+            ),
+        )
+        for result in results
+        if result["classes"]
+    ]
+    print(table(["image", *(f"{place}." for place in range(1, places + 1))], rows))
+
+
+def print_check(report: dict[str, Any]) -> None:
+    """What `doctor` found."""
+    splits = report["splits"]
+    if splits:
+        rows = [
+            (
+                split,
+                f"{of['images']:,}",
+                *(" ... ".join(map(str, of[side])) for side in ("height", "width")),
+                f"{of['repeated']:,}",
+            )
+            for split, of in splits.items()
+        ]
+        header = ["split", "images", "height", "width", "repeated"]
+        print(table(header, rows), end="\n\n")
+        rows = [(name, *counts.values()) for name, counts in report["classes"].items()]
+        print(table(["class", *splits], rows), end="\n\n")
+    for file in report["tar_files"]:
+        found = "missing" if file["found"] is None else f"{file['found']:,} found"
+        print(f"tar file: {file['path']} ({file['bytes']:,} bytes; {found})")
+    for file in report["broken"]:
+        print(f"broken: {file['path']} ({file['reason']})")
+    for same in report["duplicates"]:
+        print(
+            "the same: "
+            + ", ".join(f"{e['image']} ({e['class']}, {e['split']})" for e in same)
+        )
+    for name, value in report.get("scale", {}).items():
+        shown = value if isinstance(value, bool) else f"{value:,}"
+        print(f"{name.replace('_', ' ')}: {shown}")
+    for kind, sentences in (("note", "notes"), ("problem", "problems")):
+        for sentence in report[sentences]:
+            print(f"{kind}: {sentence}")
+    if report["sheet"]:
+        print(f"contact sheet: {report['sheet']}")
+    print("problems were found" if report["problems"] else "no problems found")
+
+
+def print_cost(name: str, cost: Cost, layers: bool) -> None:
+    """Totals, and with `layers` a row for each."""
+    if layers:
+        rows: list[tuple[Any, ...]] = [
+            (
+                row.name,
+                row.layer.kind,
+                "{}x{}x{}".format(*sides(row.layer.size_out), row.layer.channels_out),
+                f"{row.macs:,}",
+                f"{row.params:,}",
+                f"{row.memory:,}",
+            )
+            for row in cost.layers
+        ]
+        header = ["layer", "kind", "output", "mult-adds", "parameters", "memory"]
+        print(table(header, rows), end="\n\n")
+    rows = [
+        ("mult-adds", f"{cost.macs:,}", count(cost.macs)),
+        ("parameters", f"{cost.params:,}", count(cost.params)),
+        ("trainable", f"{cost.trainable_params:,}", count(cost.trainable_params)),
+        (
+            "peak memory",
+            f"{cost.peak_memory:,}",
+            f"{count(cost.peak_memory)}B of activations, one image, "
+            f"{cost.bytes_per_element} bytes each",
+        ),
+    ]
+    print(table([name, "exactly", "about"], rows))
+
+
+def print_points(points: Sequence[Any]) -> None:
+    """Published networks that `recommend` found."""
+    rows = [
+        (
+            point.name,
+            point.alpha,
+            point.resolution,
+            point.top1,
+            point.top5,
+            count(point.macs),
+            count(point.params),
+            point.latency_ms,
+        )
+        for point in points
+    ]
+    header = [
+        "network", "alpha", "px", "top-1 %", "top-5 %", "mult-adds", "parameters",
+        "Pixel 1 ms",
+    ]  # fmt: skip
+    print(table(header, rows))
+
+
+def print_recipe(recipe: Recipe) -> None:
+    """Every field of a recipe with its source."""
+    rows = [(f, v, recipe.sources[f]) for f, v in recipe.as_dict().items()]
+    print(f"{recipe.name}: {recipe.summary}")
+    print(f"measured here: {recipe.measured}\n")
+    print(table(["field", "value", "source"], rows))
+
+
+def print_difference(first: Recipe, second: Recipe) -> None:
+    """Where two recipes differ, and by whose word."""
+    differing = difference(first, second)
+    for field, one, other, source, other_source in differing:
+        print(f"{field}\n  {first.name}: {one}  {source}")
+        print(f"  {second.name}: {other}  {other_source}")
+    print(f"{len(differing)} fields differ")
