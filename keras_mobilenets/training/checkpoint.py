@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.storage import replacing
+from keras_mobilenets.training import values
 from keras_mobilenets.training.distribution import (
     is_asynchronous,
     is_chief,
@@ -122,13 +123,7 @@ def save_checkpoint(
 
 
 def _value(variable: keras.Variable) -> np.ndarray:
-    value = variable.value
-    if isinstance(value, tf.distribute.DistributedValues):
-        array = keras.ops.convert_to_numpy(variable)
-    else:  # a quarter of the time of Keras' way, and there are hundreds
-        array = tf.raw_ops.ReadVariableOp(
-            resource=value.handle, dtype=value.dtype
-        ).numpy()
+    array = values.read(variable)
     # A file of NumPy cannot hold bfloat16, whose values float32 has all.
     return array.astype("float32") if variable.dtype == "bfloat16" else array
 
@@ -182,7 +177,7 @@ def restore_checkpoint(
                 "(network, optimizer and ema_decay)"
             )
     for name, variable in state.items():
-        variable.assign(arrays[name])
+        values.write(variable, arrays[name])
     numbers = sum(int(np.prod(v.shape)) for v in model.metrics_variables)
     if counted.shape[1] == numbers:  # metrics of one's own may be others
         restore_metrics(model, counted)
