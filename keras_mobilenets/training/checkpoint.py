@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.storage import replacing
+from keras_mobilenets.storage import check_path, replacing
 from keras_mobilenets.training import values
 from keras_mobilenets.training.distribution import (
     is_asynchronous,
@@ -104,12 +104,18 @@ def save_checkpoint(
     several processes train in step all call this, and the chief writes.
 
     Raises:
-        UsageError: the model is not compiled.
+        UsageError: the model is not compiled; `path` cannot be a file's; `note` is no
+            mapping.
 
     Example:
         km.save_checkpoint(model, "run.npz")
     """
     check_compiled(model)
+    if note is not None and not isinstance(note, Mapping):
+        raise UsageError(f"note must be a mapping, such as a dict; got {note!r}")
+    path = check_path("path", path)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise UsageError(f"path must be in a folder that exists; got {path!r}")
     counted = count_metrics(model)
     if not is_chief(model.distribute_strategy):
         return
@@ -165,6 +171,7 @@ def restore_checkpoint(
         km.restore_checkpoint(model, "run.npz")
     """
     state = _state(model)
+    path = check_path("path", path)
     arrays, note = _read(path)
     counted = arrays.pop(METRICS)
     for name in [*state, *arrays]:

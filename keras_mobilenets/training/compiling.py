@@ -130,6 +130,11 @@ def compile(
         check_flag("from_logits", from_logits)
     if metrics is not None and not isinstance(metrics, (list, tuple)):
         raise UsageError(f"metrics must be a list of metrics; got {shown(metrics)}")
+    for metric in metrics or []:
+        if not isinstance(metric, str) and not callable(metric):
+            raise UsageError(
+                f"metrics must hold Keras metrics, or their names; got {shown(metric)}"
+            )
     if loss is None:
         classes = count_classes(model)
         if from_logits is None:

@@ -17,7 +17,7 @@ from keras_mobilenets.architecture.arguments import check_choice, check_flag
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import MEMORY_BUDGET, Given, take
-from keras_mobilenets.options import check_path
+from keras_mobilenets.storage import check_path
 from keras_mobilenets.training import pictures
 from keras_mobilenets.training.compiling import TOP_5_FROM
 from keras_mobilenets.training.distribution import (

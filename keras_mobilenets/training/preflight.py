@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.architecture.arguments import check_integer
@@ -17,6 +18,12 @@ from keras_mobilenets.training.distribution import (
     make_strategy,
 )
 from keras_mobilenets.training.step import check_compiled, is_bound
+
+# What `fit` takes; of other than datasets no check knows anything.
+FED = (
+    *(tf.data.Dataset, tf.distribute.DistributedDataset, tf.Tensor, np.ndarray),
+    *(keras.utils.PyDataset, Generator, list, tuple, dict),
+)
 
 
 class _Plan(NamedTuple):
@@ -188,6 +195,12 @@ def preflight(model: keras.Model, batches: Any = None, validation: Any = None) -
         model.fit(splits.train, validation_data=splits.validation)
     """
     check_compiled(model)
+    for name, value in (("batches", batches), ("validation", validation)):
+        if value is not None and not isinstance(value, FED):
+            raise UsageError(
+                f"{name} must be what fit takes: a dataset, arrays or a PyDataset; got "
+                f"{value!r}"
+            )
     strategy = model.distribute_strategy
     plan = _Plan(
         model,
