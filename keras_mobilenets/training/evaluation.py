@@ -20,14 +20,10 @@ from keras_mobilenets.given import MEMORY_BUDGET, Given, take
 from keras_mobilenets.storage import check_path
 from keras_mobilenets.training import pictures
 from keras_mobilenets.training.compiling import TOP_5_FROM
-from keras_mobilenets.training.distribution import (
-    distribute,
-    is_asynchronous,
-    is_chief,
-    make_strategy,
-)
+from keras_mobilenets.training.distribution import distribute, is_asynchronous, is_chief
 from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.interruption import watching_workers
+from keras_mobilenets.training.strategies import make_strategy
 from keras_mobilenets.training.tally import COLUMNS, Tally
 from keras_mobilenets.training.workdir import (
     INDEX,

@@ -12,12 +12,10 @@ import tensorflow as tf
 from keras_mobilenets.architecture.arguments import check_integer
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
-from keras_mobilenets.training.distribution import (
-    is_multi_worker,
-    make_scale,
-    make_strategy,
-)
+from keras_mobilenets.training.distribution import is_multi_worker
+from keras_mobilenets.training.scale import make_scale
 from keras_mobilenets.training.step import check_compiled, is_bound
+from keras_mobilenets.training.strategies import make_strategy
 
 # What `fit` takes; of other than datasets no check knows anything.
 FED = (
