@@ -108,8 +108,17 @@ def expected(folder):
     return {recipe: load(folder, recipe=recipe) for recipe in ("quick", "slim_v2")}
 
 
-@pytest.mark.parametrize("recipe", ["quick", "slim_v2"])
-@pytest.mark.parametrize("form", FORMS)
+# Forms that differ from another by their labels alone.
+SIBLINGS = {form: pytest.mark.slow for form in ("numbers", "texts")}
+
+
+@pytest.mark.parametrize(
+    ("form", "recipe"),
+    [
+        *((form, "quick") for form in FORMS),
+        *(pytest.param(form, "slim_v2", marks=SIBLINGS.get(form, ())) for form in FORMS),
+    ],
+)
 def test_the_same_batches_as_the_folder(form, recipe, folder, table, expected):
     data = load(FORMS[form](folder), recipe=recipe)
     of_folder = expected[recipe]
@@ -170,8 +179,19 @@ def test_images_of_any_size_and_grey_ones(tmp_path):
         assert_same(batches(getattr(data, split)), batches(getattr(of_folder, split)))
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("kinds", [(1, 3, 4), (1, 3), (4,)], ids=str)
+@pytest.mark.parametrize(
+    ("kinds", "channels"),
+    [
+        *(((1, 3, 4), channels) for channels in (1, 3, 4)),
+        ((1, 3), 4),
+        ((4,), 3),
+        *(
+            pytest.param(kinds, channels, marks=pytest.mark.slow)
+            for kinds, channels in (((1, 3), 1), ((1, 3), 3), ((4,), 1), ((4,), 4))
+        ),
+    ],
+    ids=str,
+)
 def test_grey_and_colour_and_alpha_together(kinds, channels, tmp_path):
     images = [
         NUMBERS.integers(0, 256, (9, 9, kinds[n % len(kinds)])).astype(np.uint8)
@@ -335,7 +355,9 @@ def test_broken_files_are_passed_over_as_in_a_folder(tmp_path):
 # The doctor
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "form", [pytest.param(form, marks=SIBLINGS.get(form, ())) for form in FORMS]
+)
 def test_the_doctor_says_the_same_as_of_a_folder(form, folder, table, tmp_path):
     sheet = tmp_path / "sheet.png"
     report = km.check_data(FORMS[form](folder), sheet=sheet, resolution=32)

@@ -73,8 +73,17 @@ def test_batches_of_any_shape(data_dir, recipe, channels):
     np.testing.assert_array_equal(images[0], expected)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("recipe", ["quick", "slim_v2"])
+@pytest.mark.parametrize(
+    ("recipe", "channels"),
+    [
+        ("quick", 4),
+        ("slim_v2", 1),
+        ("slim_v2", 3),
+        pytest.param("quick", 1, marks=pytest.mark.slow),
+        pytest.param("quick", 3, marks=pytest.mark.slow),
+        pytest.param("slim_v2", 4, marks=pytest.mark.slow),
+    ],
+)
 def test_the_same_images_give_the_same_batches_in_any_form(
     data_dir, tmp_path, monkeypatch, recipe, channels
 ):
