@@ -20,8 +20,8 @@ from keras_mobilenets.architecture.arguments import check_flag, check_integer, s
 from keras_mobilenets.data import load_image
 from keras_mobilenets.data.layout import HARMLESS, find_images, sentence
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.options import check_path
 from keras_mobilenets.settings import Settings
+from keras_mobilenets.storage import check_path
 from keras_mobilenets.text import printable
 from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.workdir import find_finished, read_report
