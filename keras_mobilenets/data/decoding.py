@@ -140,9 +140,7 @@ def _rgba(encoded: tf.Tensor) -> tf.Tensor:
             lambda: _opaque(_decoded(encoded)),
         )
 
-    return tf.cond(
-        _begins(encoded, RIFF), lambda: _webp(encoded, alpha=True), no_webp
-    )
+    return tf.cond(_begins(encoded, RIFF), lambda: _webp(encoded, alpha=True), no_webp)
 
 
 def _decoded(encoded: tf.Tensor) -> tf.Tensor:

@@ -108,18 +108,24 @@ def expected(folder):
     return {recipe: load(folder, recipe=recipe) for recipe in ("quick", "slim_v2")}
 
 
-# Forms that differ from another by their labels alone.
-SIBLINGS = {form: pytest.mark.slow for form in ("numbers", "texts")}
+def slow_siblings():
+    """Forms; slow are those that differ from another by their labels alone."""
+    for form in FORMS:
+        marks = pytest.mark.slow if form in ("numbers", "texts") else ()
+        yield pytest.param(form, marks=marks)
 
 
-@pytest.mark.parametrize(
-    ("form", "recipe"),
-    [
-        *((form, "quick") for form in FORMS),
-        *(pytest.param(form, "slim_v2", marks=SIBLINGS.get(form, ())) for form in FORMS),
-    ],
-)
-def test_the_same_batches_as_the_folder(form, recipe, folder, table, expected):
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_batches_as_the_folder(form, folder, table, expected):
+    compare_with_the_folder(form, "quick", folder, expected)
+
+
+@pytest.mark.parametrize("form", slow_siblings())
+def test_the_same_distortions_as_of_the_folder(form, folder, table, expected):
+    compare_with_the_folder(form, "slim_v2", folder, expected)
+
+
+def compare_with_the_folder(form, recipe, folder, expected):
     data = load(FORMS[form](folder), recipe=recipe)
     of_folder = expected[recipe]
     for splits in (data, of_folder):
@@ -355,9 +361,7 @@ def test_broken_files_are_passed_over_as_in_a_folder(tmp_path):
 # The doctor
 
 
-@pytest.mark.parametrize(
-    "form", [pytest.param(form, marks=SIBLINGS.get(form, ())) for form in FORMS]
-)
+@pytest.mark.parametrize("form", slow_siblings())
 def test_the_doctor_says_the_same_as_of_a_folder(form, folder, table, tmp_path):
     sheet = tmp_path / "sheet.png"
     report = km.check_data(FORMS[form](folder), sheet=sheet, resolution=32)

@@ -227,7 +227,9 @@ def test_resumed_from_another_folder_with_more_and_fewer_images(
 
 
 # How any is heard, a hang-up too: tests/test_stopping.py.
-@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGHUP", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["SIGINT", pytest.param("SIGHUP", marks=pytest.mark.slow)]
+)
 def test_other_wishes_to_stop(name, folder, tmp_path, monkeypatch):
     class Stop(Follow):
         def on_train_batch_end(self, batch, logs=None):
