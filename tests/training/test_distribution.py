@@ -141,7 +141,7 @@ def test_a_worker_that_disappears(lost, folder, tmp_path):
     os.kill(int(sorted(children, key=int)[lost]), signal.SIGKILL)
     _, error = process.communicate(timeout=300)
     assert process.returncode in (5, 128 + signal.SIGKILL)
-    assert time.monotonic() - began < 60  # GRACE, after which launch kills
+    assert time.monotonic() - began < 2 * cluster.GRACE  # after which launch kills
     assert "another worker stopped answering" in error
     assert not re.search("Traceback", error)
     kept = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
