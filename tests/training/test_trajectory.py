@@ -72,7 +72,9 @@ def check_golden_trajectory(case: str) -> None:
             assert abs(norm - expected) <= bar * expected
 
 
-@pytest.mark.parametrize("case", ["A_lr1e-5", "C_lr1e-5"])
+@pytest.mark.parametrize(
+    "case", [pytest.param("A_lr1e-5", marks=pytest.mark.slow), "C_lr1e-5"]
+)
 def test_six_steps_are_those_of_the_authors_code(case):
     check_golden_trajectory(case)
 
