@@ -16,6 +16,14 @@ tf.config.set_logical_device_configuration(
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def disk_is_not_waited_for():
+    """Tests kill processes, not the power, and most of writing a file is waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 # One for all tests: strategies number their collectives from the same start, and
 # TensorFlow remembers the shape of each number for as long as the process lives.
 @pytest.fixture(scope="session")

@@ -178,7 +178,7 @@ def test_every_process_is_told_who_it_is(program, tmp_path):
     program(
         "task = json.loads(os.environ['TF_CONFIG'])['task']\n"
         "pathlib.Path(task['type'] + str(task['index'])).write_text(sys.argv[1])\n"
-        "time.sleep(0 if task['type'] == 'chief' else 60 * (task['type'] == 'ps'))"
+        "time.sleep(0 if task['type'] == 'chief' else 900 * (task['type'] == 'ps'))"
     )
     assert launch(["train"], workers=2) == 0
     assert launch(["train"], workers=1, servers=1) == 0  # the server does not end
@@ -197,11 +197,11 @@ def test_others_have_their_time_and_no_more(program, monkeypatch):
     monkeypatch.setattr(cluster, "GRACE", 0.5)
     program(
         "if '\"index\": 1' in os.environ['TF_CONFIG']: os.kill(os.getpid(), 9)\n"
-        "time.sleep(60)"
+        "time.sleep(900)"
     )
     began = time.monotonic()
     assert launch(["train"], workers=2) == 128 + signal.SIGKILL
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
 
 
 def test_restarts_after_one_was_lost(program, tmp_path):
@@ -232,7 +232,7 @@ LAUNCH = """
 import sys
 from keras_mobilenets import cluster
 cluster.PROGRAM = [sys.executable, *{program!r}]
-cluster.GRACE = 5.0
+cluster.GRACE = 60.0
 sys.exit(cluster.launch(["train"], workers=2, restarts=3))
 """
 
@@ -258,7 +258,7 @@ def test_a_signal_goes_to_all_once(number, tmp_path):
     (tmp_path / "child.py").write_text(CHILD)
     process = launcher(tmp_path, ["child.py"])
     os.killpg(process.pid, number)  # as a terminal does, to its foreground
-    assert process.wait(30) == 4
+    assert process.wait(300) == 4
     stopped = list(tmp_path.glob("stopped*"))
     assert [path.read_text() for path in stopped] == [str(int(number))] * 2
 
@@ -269,7 +269,7 @@ def test_a_hangup_that_is_ignored_stays_so(tmp_path):
     process = launcher(tmp_path, ["child.py"], **ignoring)  # as nohup does
     process.send_signal(signal.SIGHUP)
     process.terminate()
-    assert process.wait(30) == 4
+    assert process.wait(300) == 4
     stopped = {path.read_text() for path in tmp_path.glob("stopped*")}
     assert stopped == {str(int(signal.SIGTERM))}
 
@@ -283,8 +283,8 @@ def test_processes_end_with_their_launcher(tmp_path):
     (tmp_path / "program.py").write_text(text)
     process = launcher(tmp_path, ["program.py"])
     process.kill()
-    process.wait(30)
-    deadline = time.monotonic() + 30
+    process.wait(300)
+    deadline = time.monotonic() + 300
     while len(list(tmp_path.glob("stopped*"))) < 2:  # asked to, so they can save
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -299,8 +299,8 @@ def test_a_process_that_does_not_stop_ends_with_its_launcher(tmp_path):
     process = launcher(tmp_path, ["program.py"])
     children = [int(path.name[5:]) for path in tmp_path.glob("ready*")]
     process.kill()
-    process.wait(30)
-    deadline = time.monotonic() + 30
+    process.wait(300)
+    deadline = time.monotonic() + 300
     while any(map(is_running, children)):
         assert time.monotonic() < deadline
         time.sleep(0.02)

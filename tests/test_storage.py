@@ -30,6 +30,17 @@ def test_a_file_is_whole_or_as_before(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Or a power failure would leave an empty one in the place of the old."""
+    path, seen = tmp_path / "file", []
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append((file, path.exists())))
+    with replacing(path) as beside:
+        beside.write_text("after")
+    ((file, existed),) = seen
+    assert file > 0
+    assert not existed
+
+
 @pytest.mark.parametrize("kind", ["pipe", "folder", "link to a pipe"])
 def test_what_is_no_file_stays_what_it_is(kind, tmp_path):
     """As the superuser a rename onto /dev/null would succeed."""

@@ -70,7 +70,9 @@ def main() -> None:
         data = write_folder(parent / "data")
         keras.utils.set_random_seed(0)
         donor = km.build(classes=CLASSES, **NETWORK)
-        splits = km.load_data(data, resolution=224, batch_size=20, recipe="finetune")
+        splits = km.load_data(
+            data, resolution=NETWORK["resolution"], batch_size=20, recipe="finetune"
+        )
         km.recalibrate(donor, splits.train, batches=5)
         donor.save(parent / "donor.keras")
         found: dict[str, dict[str, Any]] = {}

@@ -18,6 +18,9 @@ EXIF, ORIENTATION = b"Exif\0\0", 0x112  # the segment, and the tag in it
 SEGMENTS = 64  # of a JPEG, or chunks of a PNG, that are searched for EXIF
 TAGS = 512  # of EXIF, that are searched for the orientation
 
+# What is traced once for all pipelines of the process: most of what one takes to make.
+ENCODED = [tf.TensorSpec([], tf.string)]
+
 
 class Chunks(NamedTuple):
     """How a PNG or a WebP is made of chunks: length and kind, four bytes each."""
@@ -104,21 +107,7 @@ def _opaque(image: tf.Tensor) -> tf.Tensor:
 
 
 def _whole(encoded: tf.Tensor, bmp: bool, alpha: bool) -> tf.Tensor:
-    def rgb() -> tf.Tensor:
-        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
-
-    def no_webp() -> tf.Tensor:
-        if not alpha:
-            return rgb()
-        return tf.cond(
-            _begins(encoded, PNG),
-            lambda: _png(encoded),
-            lambda: _opaque(rgb()),
-        )
-
-    def any_but_bmp() -> tf.Tensor:
-        return tf.cond(_begins(encoded, RIFF), lambda: _webp(encoded, alpha), no_webp)
-
+    any_but_bmp = functools.partial(_rgba if alpha else _rgb, encoded)
     if not bmp:
         return any_but_bmp()
     return tf.cond(
@@ -131,6 +120,31 @@ def _whole(encoded: tf.Tensor, bmp: bool, alpha: bool) -> tf.Tensor:
         ),
         any_but_bmp,
     )
+
+
+@tf.function(input_signature=ENCODED, autograph=False)
+def _rgb(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.cond(
+        _begins(encoded, RIFF),
+        lambda: _webp(encoded, alpha=False),
+        lambda: _decoded(encoded),
+    )
+
+
+@tf.function(input_signature=ENCODED, autograph=False)
+def _rgba(encoded: tf.Tensor) -> tf.Tensor:
+    def no_webp() -> tf.Tensor:
+        return tf.cond(
+            _begins(encoded, PNG),
+            lambda: _png(encoded),
+            lambda: _opaque(_decoded(encoded)),
+        )
+
+    return tf.cond(_begins(encoded, RIFF), lambda: _webp(encoded, alpha=True), no_webp)
+
+
+def _decoded(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.io.decode_image(encoded, channels=3, expand_animations=False)
 
 
 def _png(encoded: tf.Tensor) -> tf.Tensor:
@@ -176,6 +190,7 @@ def _bmp(encoded: np.ndarray, mode: str) -> np.ndarray:
         return np.asarray(image.convert(mode))
 
 
+@tf.function(input_signature=ENCODED, autograph=False)
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     """The EXIF orientation of a JPEG, PNG or WebP, int32, 1 (upright, or none) to 8.
 

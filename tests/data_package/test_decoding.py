@@ -2,11 +2,13 @@
 
 import io
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_mobilenets.data import decoding
 from keras_mobilenets.data import preprocessing as pre
 from keras_mobilenets.data.decoding import decode
 from keras_mobilenets.recipe import recipes
@@ -66,6 +68,25 @@ def test_parts_are_the_same_inside_a_dataset(kind, mode):
     for box in boxes(SLIM)[-3:]:
         part = in_dataset(encoded, lambda x, box=box: decode(x, box))
         np.testing.assert_array_equal(part, pre.cropped(whole, box))
+
+
+def test_all_pipelines_have_what_was_traced_once():
+    """It was most of what each of the three of a run takes to begin."""
+    image = photo()
+    image.putalpha(photo(mode="L"))
+    encoded = encode(image, "PNG")
+    traced = (decoding.exif_orientation, decoding._rgb, decoding._rgba)
+    for _ in range(2):
+        for alpha in (False, True):
+            for bmp in (False, True):
+                found = in_dataset(
+                    encoded,
+                    lambda x, a=alpha, b=bmp: decode(x, None, a, bmp=b, exif=True),
+                )
+                shown = np.asarray(image)[..., : 4 if alpha else 3]
+                np.testing.assert_array_equal(found, shown)
+        assert [f.experimental_get_tracing_count() for f in traced] == [1, 1, 1]
+        keras.utils.clear_session()  # as KerasTuner does between trials
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -108,9 +108,24 @@ def expected(folder):
     return {recipe: load(folder, recipe=recipe) for recipe in ("quick", "slim_v2")}
 
 
-@pytest.mark.parametrize("recipe", ["quick", "slim_v2"])
+def slow_siblings():
+    """Forms; slow are those that differ from another by their labels alone."""
+    for form in FORMS:
+        marks = pytest.mark.slow if form in ("numbers", "texts") else ()
+        yield pytest.param(form, marks=marks)
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_the_same_batches_as_the_folder(form, recipe, folder, table, expected):
+def test_the_same_batches_as_the_folder(form, folder, table, expected):
+    compare_with_the_folder(form, "quick", folder, expected)
+
+
+@pytest.mark.parametrize("form", slow_siblings())
+def test_the_same_distortions_as_of_the_folder(form, folder, table, expected):
+    compare_with_the_folder(form, "slim_v2", folder, expected)
+
+
+def compare_with_the_folder(form, recipe, folder, expected):
     data = load(FORMS[form](folder), recipe=recipe)
     of_folder = expected[recipe]
     for splits in (data, of_folder):
@@ -170,8 +185,19 @@ def test_images_of_any_size_and_grey_ones(tmp_path):
         assert_same(batches(getattr(data, split)), batches(getattr(of_folder, split)))
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("kinds", [(1, 3, 4), (1, 3), (4,)], ids=str)
+@pytest.mark.parametrize(
+    ("kinds", "channels"),
+    [
+        *(((1, 3, 4), channels) for channels in (1, 3, 4)),
+        ((1, 3), 4),
+        ((4,), 3),
+        *(
+            pytest.param(kinds, channels, marks=pytest.mark.slow)
+            for kinds, channels in (((1, 3), 1), ((1, 3), 3), ((4,), 1), ((4,), 4))
+        ),
+    ],
+    ids=str,
+)
 def test_grey_and_colour_and_alpha_together(kinds, channels, tmp_path):
     images = [
         NUMBERS.integers(0, 256, (9, 9, kinds[n % len(kinds)])).astype(np.uint8)
@@ -335,7 +361,7 @@ def test_broken_files_are_passed_over_as_in_a_folder(tmp_path):
 # The doctor
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", slow_siblings())
 def test_the_doctor_says_the_same_as_of_a_folder(form, folder, table, tmp_path):
     sheet = tmp_path / "sheet.png"
     report = km.check_data(FORMS[form](folder), sheet=sheet, resolution=32)

@@ -129,7 +129,7 @@ def test_only_regular_files_are_opened(tmp_path):
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    thread.join(120)
+    thread.join(600)
     assert done, "waits"
     assert [file["reason"] for file in done[0]] == ["not a regular file"] * 2
 

@@ -226,8 +226,15 @@ def of_workers(digits, workers, replicas, **arguments):
     return [digits(input_context=context, **arguments) for context in contexts]
 
 
-@pytest.mark.parametrize(("workers", "replicas"), [(2, 1), (3, 2)])
-@pytest.mark.parametrize("size", [60, 66])
+@pytest.mark.parametrize(
+    ("size", "workers", "replicas"),
+    [
+        (60, 2, 1),
+        (66, 3, 2),
+        pytest.param(66, 2, 1, marks=pytest.mark.slow),
+        pytest.param(60, 3, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_workers_read_portions_of_what_is_too_large(digits, workers, replicas, size):
     """Nothing is too small to be too large for a budget of nothing."""
     arguments = dict(batch_size=size, memory_budget=0, recipe="quick")

@@ -106,7 +106,14 @@ def test_v1_has_the_tensors_of_keras_applications(alpha):
     assert body == [tuple(v.shape) for v in theirs.weights[:-2]]
 
 
-@pytest.mark.parametrize("alpha", [0.35, 0.5, 0.75, 1.0, 1.3, 1.4])
+# The cost of every published network, to the unit: tests/architecture.
+@pytest.mark.parametrize(
+    "alpha",
+    [
+        *(0.35, 0.75, 1.4),
+        *(pytest.param(alpha, marks=pytest.mark.slow) for alpha in (0.5, 1.0, 1.3)),
+    ],
+)
 def test_v2_has_the_tensors_of_keras_applications(alpha):
     theirs = keras.applications.MobileNetV2(
         input_shape=(64, 64, 3), alpha=alpha, weights=None

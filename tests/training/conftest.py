@@ -16,6 +16,7 @@ def run(tmp_path_factory):
         epochs=3,
         decay_epochs=3,
         label_smoothing=0.1,
+        exif_orientation=False,  # what looks for it takes long to trace
         workdir=folder / "run",
         data_dir=folder / "data",
         verbose=False,

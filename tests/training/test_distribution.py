@@ -139,9 +139,9 @@ def test_a_worker_that_disappears(lost, folder, tmp_path):
     children = subprocess.run(listed, capture_output=True, text=True).stdout.split()
     began = time.monotonic()
     os.kill(int(sorted(children, key=int)[lost]), signal.SIGKILL)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=300)
     assert process.returncode in (5, 128 + signal.SIGKILL)
-    assert time.monotonic() - began < 60  # GRACE, after which launch kills
+    assert time.monotonic() - began < 2 * cluster.GRACE  # after which launch kills
     assert "another worker stopped answering" in error
     assert not re.search("Traceback", error)
     kept = sorted((tmp_path / "run" / "checkpoints").glob("step-*"))
@@ -154,7 +154,7 @@ def test_a_worker_that_disappears(lost, folder, tmp_path):
         time.sleep(0.05)
     assert newer[-1] > kept[-1]
     process.terminate()  # all stop after the same step, and the state is kept
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 4
     assert "asked to stop, after step" in error
 
@@ -200,7 +200,7 @@ def test_a_server_that_disappears(folder, tmp_path):
             assert chief.poll() is None, chief.communicate()
             time.sleep(0.05)
         server.kill()
-        _, error = chief.communicate(timeout=120)
+        _, error = chief.communicate(timeout=300)
         assert chief.returncode == 5
         assert "a parameter server, or every worker, stopped answering" in error
         assert "Traceback" not in error
@@ -223,7 +223,7 @@ def test_a_port_that_is_taken_ends_in_one_line(job, folder, tmp_path):
             env=environment_of(Task(addresses, job, 0)),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
     assert done.returncode == 2
     assert (
@@ -244,7 +244,7 @@ def test_workers_that_disagree(folder, tmp_path):
         )
         for seed, task in enumerate(local_tasks(2))
     ]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     assert re.search(r"worker 0 waits until .* worker 1 at 127\.0\.0\.1:", errors[0])
     assert "same settings; got seed 1 there and 0 here" in errors[0]

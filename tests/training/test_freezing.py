@@ -83,8 +83,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("nested", [False, True], ids=["flat", "nested"])
-@pytest.mark.parametrize("case", CASES)
+def flat_and_nested():
+    """All of a network, and of one within another what finds its layers otherwise."""
+    for case in CASES:
+        yield pytest.param(case, False, id=f"{case}-flat")
+        fast = case in ("body", "up to a layer", "then some")
+        marks = () if fast else pytest.mark.slow
+        yield pytest.param(case, True, id=f"{case}-nested", marks=marks)
+
+
+@pytest.mark.parametrize(("case", "nested"), flat_and_nested())
 def test_only_what_is_to_train_moves(case, nested):
     settings, expected = CASES[case]
     model = make(nested)
@@ -177,18 +185,17 @@ def test_the_body_learns_at_a_share_of_the_rate(optimizer):
         np.testing.assert_allclose(values(model)[name], value, rtol=2e-5, atol=1e-6)
 
 
-def test_a_share_of_one_is_the_recipe_as_it_was():
-    one, other = make(), make()
-    other.set_weights(one.get_weights())
-    km.compile(one, "slim_v2", **SETTINGS)
-    km.compile(other, "slim_v2", **SETTINGS, body_learning_rate=1)
-    for model in (one, other):
-        fit(model)
-    assert not moved(values(one), other)
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("epoch", "policy"),
+    [
+        (1, "float32"),
+        (2, "mixed_float16"),
+        (3, "float32"),
+        pytest.param(1, "mixed_float16", marks=pytest.mark.slow),
+        pytest.param(2, "float32", marks=pytest.mark.slow),
+        pytest.param(3, "mixed_float16", marks=pytest.mark.slow),
+    ],
+)
 def test_saved_with_the_model(epoch, policy, tmp_path):
     """In the head's epochs, between, and after them; Keras binds it again."""
     keras.config.set_dtype_policy(policy)

@@ -63,7 +63,10 @@ def assert_same(one: pathlib.Path, other: pathlib.Path) -> None:
     assert not (other / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(7, marks=pytest.mark.slow), 10])
+@pytest.mark.parametrize(
+    "step",  # the tenth: also with a damaged checkpoint, below
+    [3, *(pytest.param(step, marks=pytest.mark.slow) for step in (7, 10))],
+)
 def test_stopped_inside_at_the_end_and_in_the_next_epoch(step, run, whole, tmp_path):
     assert whole.report["steps_per_epoch"] == 7
     with pytest.raises(km.TrainingInterrupted, match=f"after step {step};"):
@@ -76,22 +79,29 @@ def test_stopped_inside_at_the_end_and_in_the_next_epoch(step, run, whole, tmp_p
     assert_same(whole.workdir, tmp_path / "run")
 
 
-def test_early_stopping_goes_on_counting(run, tmp_path):
-    # Statistics of each epoch's last batch alone, so that the loss goes up and down.
-    settings = {
-        "epochs": 30,
-        "early_stopping_patience": 2,
-        "learning_rate": 1e-12,
-        "batch_norm_momentum": 0,
-        "ema_decay": None,
-    }
-    expected = run(tmp_path / "whole", **settings)
-    assert 3 <= expected.report["epochs"] < 30
-    stop = 7 * (expected.report["epochs"] - 1) + 2  # after the best epoch
+# Statistics of each epoch's last batch alone, so that the loss goes up and down.
+PATIENT = {
+    "epochs": 30,
+    "early_stopping_patience": 2,
+    "learning_rate": 1e-12,
+    "batch_norm_momentum": 0,
+    "ema_decay": None,
+}
+
+
+@pytest.fixture(scope="module")
+def ended(run, tmp_path_factory):
+    """A run that ends as its patience does."""
+    return run(tmp_path_factory.mktemp("ended") / "run", **PATIENT)
+
+
+def test_early_stopping_goes_on_counting(run, ended, tmp_path):
+    assert 3 <= ended.report["epochs"] < 30
+    stop = 7 * (ended.report["epochs"] - 1) + 2  # after the best epoch
     with pytest.raises(km.TrainingInterrupted):
-        run(tmp_path / "run", stop_after=stop, **settings)
-    run(tmp_path / "run", **settings)
-    assert_same(tmp_path / "whole", tmp_path / "run")
+        run(tmp_path / "run", stop_after=stop, **PATIENT)
+    run(tmp_path / "run", **PATIENT)
+    assert_same(ended.workdir, tmp_path / "run")
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, whole, tmp_path):
@@ -157,20 +167,12 @@ def test_what_cannot_be_resumed(run, whole, folder, tmp_path, monkeypatch):
     assert again.report == whole.report
 
 
-def test_the_best_epoch_that_could_not_be_saved(run, tmp_path, monkeypatch):
+def test_the_best_epoch_that_could_not_be_saved(run, ended, tmp_path, monkeypatch):
     """The disk was full just then: the best of the others is taken, and that is said.
 
     0.1.0 failed at the end, and again on every repetition.
     """
-    settings = {
-        "epochs": 30,
-        "early_stopping_patience": 2,
-        "learning_rate": 1e-12,
-        "batch_norm_momentum": 0,
-        "ema_decay": None,
-    }
-    whole = run(tmp_path / "whole", **settings)
-    losses = [float(row["val_loss"]) for row in history(whole.workdir)]
+    losses = [float(row["val_loss"]) for row in history(ended.workdir)]
     best = losses.index(min(losses))
     assert best < len(losses) - 1
     save = Checkpoints.save
@@ -185,7 +187,7 @@ def test_the_best_epoch_that_could_not_be_saved(run, tmp_path, monkeypatch):
         pytest.warns(UserWarning, match="no checkpoint after step"),
         pytest.warns(UserWarning, match="could not be saved; the model is that of"),
     ):
-        again = run(tmp_path / "again", **settings)
+        again = run(tmp_path / "again", **PATIENT)
     expected = min(loss for n, loss in enumerate(losses) if n != best)
     assert again.report["validation"]["loss"] == pytest.approx(expected, rel=1e-4)
 
@@ -224,7 +226,10 @@ def test_resumed_from_another_folder_with_more_and_fewer_images(
     assert resumed.report["data"] == str(mine / "noise")
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP"])
+# How any is heard, a hang-up too: tests/test_stopping.py.
+@pytest.mark.parametrize(
+    "name", ["SIGINT", pytest.param("SIGHUP", marks=pytest.mark.slow)]
+)
 def test_other_wishes_to_stop(name, folder, tmp_path, monkeypatch):
     class Stop(Follow):
         def on_train_batch_end(self, batch, logs=None):

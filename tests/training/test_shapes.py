@@ -43,6 +43,7 @@ def options(photos, channels):
         "learning_rate": 0.02,
         "epochs": 4,
         "warmup_epochs": 0,
+        "exif_orientation": False,
     }
 
 

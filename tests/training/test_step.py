@@ -133,8 +133,18 @@ def test_half_precision_at_the_end_keeps_the_numbers_of_classes():
     assert model.evaluate(x, np.array([599]), verbose=0)[0] < 0.01
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("synchronized", [True, False], ids=["together", "own"])
+# Gradients of batch norm in every precision, together and apart: test_batch_norm.py.
+@pytest.mark.parametrize(
+    ("policy", "synchronized"),
+    [
+        ("float32", True),
+        ("mixed_float16", False),
+        ("mixed_bfloat16", True),
+        pytest.param("float32", False, marks=pytest.mark.slow),
+        pytest.param("mixed_float16", True, marks=pytest.mark.slow),
+        pytest.param("mixed_bfloat16", False, marks=pytest.mark.slow),
+    ],
+)
 def test_two_replicas_take_the_steps_of_one(policy, synchronized, two_replicas):
     """To the precision of the type, where both halves of a batch are the same."""
     x, y = np.concatenate([X[:4], X[:4]]), np.concatenate([Y[:4], Y[:4]])

@@ -10,6 +10,8 @@ import keras_mobilenets as km
 from keras_mobilenets.errors import TrainingDiverged
 from keras_mobilenets.tuning.hypermodel import HyperMobileNet
 
+pytestmark = pytest.mark.usefixtures("few_blocks")
+
 TINY = {
     "names": "mobilenet_v1",
     "alphas": (0.1, 0.25),

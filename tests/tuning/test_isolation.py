@@ -82,7 +82,9 @@ def is_running(pid):
 
 
 def wait_until(condition):
-    for _ in range(600):
+    """Long enough for TensorFlow to start on a machine that is busy."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
         if condition():
             return True
         time.sleep(0.05)
@@ -134,15 +136,16 @@ def test_crash(server, function, argument, message, tmp_path):
 
 def test_hang(server, tmp_path):
     pid = tmp_path / "pid"
-    with pytest.raises(CallFailed, match="time limit of 5 s"):
-        server.call(write_pid_and_hang, pid, time_limit=5)
-    assert not is_running(int(pid.read_text()))
+    hang = f"echo $$ > '{pid}'; exec sleep 900"
+    with pytest.raises(CallFailed, match="time limit of 3 s"):
+        server.call(subprocess.call, ["sh", "-c", hang], time_limit=3)
+    assert wait_until(lambda: not is_running(int(pid.read_text())))
 
 
 def test_out_of_memory(server):
     limit = 1 << 30
     with pytest.raises(CallFailed, match=r"1,\d+ MiB, above the limit of 1,024 MiB"):
-        server.call(fill_memory, memory_limit=limit, time_limit=60)
+        server.call(fill_memory, memory_limit=limit, time_limit=300)
     assert server.call(abs, -1, memory_limit=limit) == 1
 
 
@@ -151,22 +154,22 @@ def test_children_of_a_call_end_with_it(server):
     assert wait_until(lambda: not is_running(pid))
 
 
-@pytest.mark.parametrize("limit", [None, 20], ids=["", "time limit"])
+@pytest.mark.parametrize("limit", [None, 600], ids=["", "time limit"])
 def test_answer_does_not_wait_for_what_the_call_left_running(server, limit):
     started = time.monotonic()
-    pid = server.call(leave_a_fork, 60, time_limit=limit)
-    assert time.monotonic() - started < 20
+    pid = server.call(leave_a_fork, 900, time_limit=limit)
+    assert time.monotonic() - started < 300
     assert wait_until(lambda: not is_running(pid))
 
 
 def test_crash_is_noticed_although_a_fork_lives(server, tmp_path):
     pid = tmp_path / "pid"
     with pytest.raises(CallFailed, match="crashed by signal 11"):
-        server.call(leave_a_fork_and_crash, pid, 60)
+        server.call(leave_a_fork_and_crash, pid, 900)
     assert wait_until(lambda: not is_running(int(pid.read_text())))
 
 
-def test_interrupted_call_leaves_nothing_running(tmp_path):
+def test_interrupted_call_leaves_nothing_running(server, tmp_path):
     """As by Ctrl-C; when the caller goes on, the process has ended."""
     pid = tmp_path / "pid"
 
@@ -174,11 +177,11 @@ def test_interrupted_call_leaves_nothing_running(tmp_path):
         assert wait_until(lambda: pid.exists() and pid.read_text())
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    with Server() as server:
-        threading.Thread(target=interrupt).start()
-        with pytest.raises(KeyboardInterrupt):
-            server.call(write_pid_and_hang, pid)
-        assert not is_running(int(pid.read_text()))
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        server.call(write_pid_and_hang, pid)
+    assert not is_running(int(pid.read_text()))
+    assert server.call(abs, -1) == 1  # and the server goes on
 
 
 def test_without_fork_says_what_to_do(monkeypatch):

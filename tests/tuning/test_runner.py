@@ -150,7 +150,7 @@ def test_disk_that_is_full_for_the_state_ends_all_slots(server, tmp_path, monkey
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(120)
+    thread.join(600)
     assert outcome == ["ended"]  # no thread waits for KerasTuner's lock
 
 

@@ -455,7 +455,7 @@ def test_asked_to_stop(name, tmp_path, data_dir):
     checkpoints = directory / "trials" / "0" / "checkpoints"
     wait_for(lambda: list(checkpoints.glob("step-*.npz")), process)
     process.send_signal(getattr(signal, name))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 4, err
     assert err.splitlines()[-1].startswith("keras-mobilenets: error: asked to stop")
     lock = storage.lock(directory / "trials" / "0" / ".lock")  # the trial has ended
