@@ -147,8 +147,11 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--csv", metavar="FILE", help="a new CSV file, for the answers")
     made.add_argument("--workdir", help="of train (default: the newest run)")
-    made.add_argument(
-        "--top", type=parse_value, default=3, help="classes shown (default 3)"
+    option(
+        made,
+        top="classes of each image (default 3; all, where it may have several labels)",
+        threshold="probability above which it is said to have one of several labels "
+        "(default 0.5)",
     )
 
     made = verb(
@@ -164,6 +167,7 @@ def _make_parser() -> argparse.ArgumentParser:
     ):
         made.add_argument(f"--{name}", help=text)
     made.set_defaults(data="digits")
+    add_options(made, Settings, only=("multi_label",))
     option(
         made,
         resolution="pixels of a side in the sheet, or HEIGHTxWIDTH (default 224)",

@@ -94,8 +94,7 @@ def predict(arguments: argparse.Namespace) -> int:
         results = km.predict(
             arguments.images,
             arguments.workdir,
-            **_given(arguments, "csv"),
-            top=arguments.top,
+            **_given(arguments, "csv", "top", "threshold"),
             verbose=not arguments.json,
         )
     if arguments.json:
@@ -120,7 +119,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         arguments.data,
         **_given(
             arguments,
-            *("data_dir", "label", "image"),
+            *("data_dir", "label", "image", "multi_label"),
             *("resolution", "channels", "recipe", "sheet"),
         ),
     )

@@ -16,16 +16,24 @@ import keras
 import numpy as np
 
 from keras_mobilenets import storage
-from keras_mobilenets.architecture.arguments import check_flag, check_integer, shown
+from keras_mobilenets.architecture.arguments import (
+    check_flag,
+    check_integer,
+    check_number,
+    shown,
+)
 from keras_mobilenets.data import load_image
 from keras_mobilenets.data.layout import HARMLESS, find_images, sentence
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import JOINT
 from keras_mobilenets.options import check_path
 from keras_mobilenets.settings import Settings
 from keras_mobilenets.text import printable
+from keras_mobilenets.training.counting import THRESHOLD
 from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.workdir import find_finished, read_report
 
+TOP = 3  # classes shown of an image
 BATCH = 32  # images that go through the network at once
 LOADERS = 4  # images that are decoded at once
 FORMULA = ("=", "+", "-", "@")  # begins what a spreadsheet would compute
@@ -38,7 +46,8 @@ def predict(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     workdir: str | os.PathLike[str] | None = None,
     *,
-    top: int = 3,
+    top: int | None = None,
+    threshold: float | None = None,
     csv: str | os.PathLike[str] | None = None,
     verbose: bool = True,
 ) -> list[dict[str, Any]]:
@@ -48,23 +57,31 @@ def predict(
         images: a path, or several: of files, of folders (all images in them, also in
             folders inside), or patterns such as "photos/*.jpg".
         workdir: of `train`; by default the newest run in `runs`.
-        top: how many classes of each image; all, where there are fewer.
+        top: how many classes of each image (default 3, or all where an image may have
+            several labels).
+        threshold: above which probability an image is said to have a label (default
+            0.5), of a run on images that may have several.
         csv: a new CSV file of the same, a row for each image.
         verbose: show progress, where there are many.
 
     Returns:
         For each image {"image", "classes", "probabilities"}, best first, in the order
-        given and that of their names in a folder. One that cannot be read has no
-        classes, and "error", which says why.
+        given and that of their names in a folder; and "labels", those above the
+        threshold, of a run on images that may have several. One that cannot be read has
+        no classes, and "error", which says why.
 
     Raises:
         ValueError: no finished run there, nothing to be found at a path, not one image
-            that can be read, or a CSV file that exists.
+            that can be read, a CSV file that exists, or a threshold of a run on images
+            of one label each.
 
     Example:
         km.predict("runs/digits-1/samples")
     """
-    top = check_integer("top", top, low=1)
+    if top is not None:
+        top = check_integer("top", top, low=1)
+    if threshold is not None:
+        threshold = check_number("threshold", threshold, low=0, high=1)
     check_flag("verbose", verbose)
     if isinstance(images, (str, os.PathLike)):
         images = [images]
@@ -76,21 +93,25 @@ def predict(
     table = None if csv is None else _check_csv(csv)
     directory = find_finished(workdir)
     settings, report = read_report(directory)
+    several = report.get("multi_label", False)
+    if threshold is not None and not several:
+        raise UsageError(
+            f"threshold is for images that may have several labels; got {threshold:g} "
+            f"for {directory}, trained on images of one each, whose probabilities sum "
+            "to 1"
+        )
+    above = (THRESHOLD if threshold is None else threshold) if several else None
     paths = [path for name in given for path in _expand(name)]
     classes = report["classes"]
+    top = min(top or (len(classes) if several else TOP), len(classes))
     model = load_run_model(directory, len(classes))
     bar = keras.utils.Progbar(len(paths), verbose=int(verbose and len(paths) > BATCH))
     results: list[dict[str, Any]] = []
-    with _writing(table, min(top, len(classes))) as write:
+    with _writing(table, top, several) as write:
         load = _loader(settings)
         for batch in _batches(paths, load):
             for path, answer in _answers(model, batch):
-                if isinstance(answer, UsageError):
-                    result = _result(path, [], [], _reason(answer))
-                else:
-                    best = np.argsort(-answer, kind="stable")[:top]
-                    names = [classes[number] for number in best]
-                    result = _result(path, names, answer[best].tolist())
+                result = _result(path, answer, classes, top, above)
                 write(result)
                 results.append(result)
             bar.add(len(batch))
@@ -108,10 +129,29 @@ def predict(
 
 
 def _result(
-    path: str, classes: list[str], probabilities: list[float], error: str | None = None
+    path: str,
+    answer: np.ndarray | UsageError,
+    classes: Sequence[str],
+    top: int,
+    threshold: float | None,
 ) -> dict[str, Any]:
-    said = {"image": path, "classes": classes, "probabilities": probabilities}
-    return said if error is None else {**said, "error": error}
+    """What is returned of an image; `threshold` where it may have several labels."""
+    if isinstance(answer, UsageError):
+        said = {"classes": [], "probabilities": [], "error": _reason(answer)}
+        return {
+            "image": path,
+            **({"labels": []} if threshold is not None else {}),
+            **said,
+        }
+    best = np.argsort(-answer, kind="stable")
+    labels = {}
+    if threshold is not None:
+        above = [classes[number] for number in best if answer[number] > threshold]
+        labels = {"labels": above}
+    best = best[:top]
+    names = [classes[number] for number in best]
+    said = {"classes": names, "probabilities": answer[best].tolist()}
+    return {"image": path, **labels, **said}
 
 
 def _reason(error: UsageError) -> str:
@@ -205,7 +245,7 @@ def _check_csv(path: str | os.PathLike[str]) -> pathlib.Path:
 
 @contextlib.contextmanager
 def _writing(
-    path: pathlib.Path | None, places: int
+    path: pathlib.Path | None, places: int, several: bool
 ) -> Iterator[Callable[[dict[str, Any]], Any]]:
     """A function that adds a result to a CSV file, if there is to be one.
 
@@ -218,7 +258,7 @@ def _writing(
     with storage.replacing(path) as beside:
         with open(beside, "w", newline="", encoding="utf-8") as file:
             writer = comma_separated.writer(file)
-            header = ["image"]
+            header = ["image", *["labels"] * several]
             for place in range(1, places + 1):
                 header += [f"class_{place}", f"probability_{place}"]
             writer.writerow([*header, "error"])
@@ -230,6 +270,8 @@ def _writing(
                 image = printable(result["image"])
                 if image.startswith(FORMULA):
                     image = f".{os.sep}{image}"  # the same file
+                if several:
+                    said = [_name(JOINT.join(result["labels"])), *said]
                 writer.writerow([image, *said, printable(result.get("error", ""))])
 
             yield write
