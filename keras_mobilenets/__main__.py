@@ -134,6 +134,8 @@ def _make_parser() -> argparse.ArgumentParser:
     made = verb("evaluate", verbs.evaluate, "accuracy of a finished run")
     made.add_argument("workdir", nargs="?", help="of train (default: the newest run)")
     made.add_argument("--data", help="another source with the same classes")
+    made.add_argument("--label", help="of that: a TFDS feature, or a column of the CSV")
+    made.add_argument("--image", help="likewise")
     made.add_argument("--split", help="test (default), validation or train")
     made.add_argument("--data-dir", help="where TFDS keeps prepared data")
     made.add_argument(

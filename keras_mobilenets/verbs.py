@@ -76,7 +76,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         arguments.workdir,
         **_given(
             arguments,
-            *("data", "split", "data_dir", "strategy", "cpu_replicas", "report"),
+            *("data", "label", "image", "split", "data_dir"),
+            *("strategy", "cpu_replicas", "report"),
         ),
         verbose=not arguments.json,
     )

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,13 +15,13 @@ from keras_mobilenets import storage
 from keras_mobilenets.architecture.arguments import check_choice, check_flag
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given import MEMORY_BUDGET, Given, take
+from keras_mobilenets.given import MEMORY_BUDGET, Given, is_table, take
 from keras_mobilenets.options import check_path
-from keras_mobilenets.training import label_tally, pictures
+from keras_mobilenets.training import pictures
+from keras_mobilenets.training.answers import tally_answers
 from keras_mobilenets.training.compiling import TOP_5_FROM
 from keras_mobilenets.training.counting import THRESHOLD
 from keras_mobilenets.training.distribution import (
-    distribute,
     is_asynchronous,
     is_chief,
     make_strategy,
@@ -30,7 +29,7 @@ from keras_mobilenets.training.distribution import (
 from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.interruption import watching_workers
 from keras_mobilenets.training.label_tally import LabelTally
-from keras_mobilenets.training.tally import COLUMNS, Tally
+from keras_mobilenets.training.tally import Tally
 from keras_mobilenets.training.workdir import (
     INDEX,
     check_new,
@@ -46,6 +45,8 @@ def evaluate(
     workdir: str | os.PathLike[str] | None = None,
     *,
     data: Any = None,
+    label: str | None = None,
+    image: str | None = None,
     split: str = "test",
     data_dir: str | os.PathLike[str] | None = None,
     strategy: str | tf.distribute.Strategy = "auto",
@@ -59,6 +60,7 @@ def evaluate(
         workdir: of `train`; by default the newest run in `runs`.
         data: another source with the same classes; by default the run's own, which is
             to be passed again if it was in memory.
+        label, image: of that other source, as in `load_data`.
         split: "test", "validation" or "train".
         data_dir: where TFDS keeps its prepared data.
         strategy, cpu_replicas: as in `train`.
@@ -112,7 +114,19 @@ def evaluate(
         )
     again = isinstance(source, Given) and str(source) == settings.data
     own = data is None or again
+    for option, value in {"label": label, "image": image}.items():
+        if value is not None and own:
+            raise UsageError(
+                f"{option} is of another source than the run's own data, of which it "
+                f"knows that; got {value!r}: give that source as data"
+            )
     index = directory / INDEX
+    several = stored.get("multi_label", False)
+    options = settings.data_options
+    if not own:
+        options = {"label": label, "image": image, "multi_label": several}
+        if not _may_have_several(source):
+            del options["multi_label"]
     splits = load_data(
         source,
         resolution=settings.resolution,
@@ -122,7 +136,7 @@ def evaluate(
         seed=settings.seed,
         data_dir=settings.data_dir if data_dir is None else data_dir,
         index=index if own and data_dir is None and index.is_file() else None,
-        **(settings.data_options if own else {}),
+        **options,
     )
     if list(splits.classes) != stored["classes"]:
         raise UsageError(
@@ -130,7 +144,6 @@ def evaluate(
             f"({_few(stored['classes'])}); got {str(source)!r} with "
             f"{_few(splits.classes)}"
         )
-    several = stored.get("multi_label", False)
     if splits.multi_label != several:
         counts = {True: "several labels, or none,", False: "one label"}
         raise UsageError(
@@ -151,6 +164,13 @@ def evaluate(
     if report is not None and chief:
         _write_report(report, result, splits.images(split, worst))
     return result
+
+
+def _may_have_several(source: Any) -> bool:
+    """Whether images of a source have several labels only if somebody says so."""
+    if isinstance(source, Given):
+        return source.multi_label
+    return is_table(source)
 
 
 def _of_classes(
@@ -200,70 +220,6 @@ def _of_labels(
         ],
     }
     return result, [mistake.number for mistake in worst]
-
-
-def _label_rows(
-    scores: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, numbers: tf.Tensor
-) -> tf.Tensor:
-    """The rows of a `LabelTally`, [b, columns]."""
-    of = {
-        "number": numbers,
-        "loss": keras.losses.binary_crossentropy(labels, scores),
-        "weight": weights,
-    }
-    columns = [tf.cast(of[name], tf.float64)[:, None] for name in label_tally.COLUMNS]
-    columns += [tf.cast(labels, tf.float64), tf.cast(scores, tf.float64)]
-    return tf.concat(columns, axis=1)
-
-
-def _class_rows(
-    scores: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, numbers: tf.Tensor
-) -> tf.Tensor:
-    """The rows of a `Tally`, [b, columns]."""
-    of = {
-        "number": numbers,
-        "label": labels,
-        "predicted": tf.argmax(scores, axis=-1),
-        "confidence": tf.reduce_max(scores, axis=-1),
-        "loss": keras.losses.sparse_categorical_crossentropy(labels, scores),
-        "top5": tf.math.in_top_k(labels, scores, min(5, scores.shape[-1])),
-        "weight": weights,
-    }
-    return tf.stack([tf.cast(of[name], tf.float64) for name in COLUMNS], axis=1)
-
-
-def tally_answers(
-    model: keras.Model, splits: Splits, split: str, verbose: bool = False
-) -> Any:
-    """All that a model ending in probabilities says of a split, under its strategy.
-
-    Every process of a strategy gets the same: a `Tally`, or a `LabelTally` where an
-    image may have several labels.
-    """
-    strategy = model.distribute_strategy
-    several = splits.multi_label
-
-    def rows_of(
-        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, numbers: tf.Tensor
-    ) -> tf.Tensor:
-        scores = tf.cast(model(images, training=False), tf.float32)
-        rows = _label_rows if several else _class_rows
-        return rows(scores, labels, weights, numbers)
-
-    @tf.function(autograph=False)
-    def step(batch: Any) -> tf.Tensor:
-        return strategy.gather(strategy.run(rows_of, batch), axis=0)
-
-    batches = distribute(strategy, splits, lambda share: share.enumerated(split))
-    length = -(-getattr(splits, f"num_{split}") // splits.batch_size)
-    bar = keras.utils.Progbar(length, verbose=1 if verbose else 0)
-    tally = LabelTally() if several else Tally()
-    for batch in batches:
-        tally.add(np.array(step(batch)))
-        bar.add(1, [("loss", tally.loss / max(tally.images, 1))])
-    if not tally.images:
-        raise UsageError("there must be at least one image to measure; got none")
-    return tally
 
 
 def _write_report(

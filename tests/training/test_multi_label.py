@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import keras
 import numpy as np
@@ -165,7 +166,7 @@ def test_the_report_has_a_picture_of_labels(evaluated):
 def test_evaluate_prints_it(trained, capsys):
     assert main(["evaluate", str(trained), "--split", "validation"]) == 0
     said = capsys.readouterr().out
-    assert "average precision" in said.splitlines()[-6]
+    assert re.search(r"class +precision +recall +F1 +average precision +images", said)
     assert "mean average precision" in said.splitlines()[-1]
     assert "binary accuracy" in said.splitlines()[-1]
 
@@ -247,6 +248,24 @@ def test_other_data_has_to_be_of_the_same_kind(trained, table, tmp_path):
         km.UsageError, match="several labels, or none, an image.*got one"
     ):
         km.evaluate(trained, data=single, verbose=False)
+
+
+def test_other_columns_of_other_data(trained, table, tmp_path, capsys):
+    lines = [line.split(",") for line in table.read_text().splitlines()[1:]]
+    rows = [f"{table.parent / path},x,{labels}" for path, labels in lines]
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(["picture,label,colours", *rows]))
+    options = ["evaluate", str(trained), "--json", "--data", str(other)]
+    assert main([*options, "--label", "colours", "--image", "picture"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    own = km.evaluate(trained, data=str(table), verbose=False)
+    assert result == {**own, "data": str(other), "mistakes": result["mistakes"]}
+    assert main([*options, "--label", "colour", "--image", "picture"]) == 2
+    assert "label must name one column" in capsys.readouterr().err
+    assert main(["evaluate", str(trained), "--label", "colours"]) == 2
+    error = capsys.readouterr().err
+    assert "label is of another source than the run's own data" in error
+    assert error.count("\n") == 1
 
 
 def test_a_classifier_of_classes_is_not_one_of_labels(trained, tmp_path):
