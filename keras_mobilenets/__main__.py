@@ -154,7 +154,15 @@ def _make_parser() -> argparse.ArgumentParser:
         top="classes of each image (default 3; all, where it may have several labels)",
         threshold="probability above which it is said to have one of several labels "
         "(default 0.5)",
+        alpha="of imagenet (default 1.0)",
+        resolution="of the network with given weights (default 224)",
     )
+    for name, text in (
+        ("weights", "imagenet or a file, instead of a run: ImageNet's names"),
+        ("name", "of imagenet: mobilenet_v1 or mobilenet_v2 (default)"),
+        ("recipe", "that prepares images for given weights (default slim's)"),
+    ):
+        made.add_argument(f"--{name}", help=text)
 
     made = verb(
         "doctor", verbs.doctor, "check a source of images before training on it"

@@ -95,7 +95,11 @@ def predict(arguments: argparse.Namespace) -> int:
         results = km.predict(
             arguments.images,
             arguments.workdir,
-            **_given(arguments, "csv", "top", "threshold"),
+            **_given(
+                arguments,
+                *("csv", "top", "threshold", "weights"),
+                *("name", "alpha", "resolution", "recipe"),
+            ),
             verbose=not arguments.json,
         )
     if arguments.json:

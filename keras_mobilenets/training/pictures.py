@@ -71,8 +71,8 @@ def draw_labels(result: Result) -> Figure:
     )
     axes.invert_yaxis()
     axes.margins(y=0.01)
-    axes.set(xlim=(0, 1.01), xlabel="(images that have it, in brackets)")
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+    axes.set(xlim=(0, 1.01), xlabel="in brackets: images that have it")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
     more = f"\nof {len(figures):,} labels the {len(names)} worst"
     figure.suptitle(
         f"{_title(result)}, mean average precision "

@@ -1,4 +1,4 @@
-"""`predict`: the classes of image files, by a finished run's model."""
+"""`predict`: the classes of image files, by a finished run or weights of ImageNet."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from keras_mobilenets.architecture.arguments import (
     check_number,
     shown,
 )
+from keras_mobilenets.architecture.shapes import Resolution
 from keras_mobilenets.data import load_image
 from keras_mobilenets.data.layout import HARMLESS, find_images, sentence
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import JOINT
 from keras_mobilenets.options import check_path
-from keras_mobilenets.settings import Settings
+from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.text import printable
 from keras_mobilenets.training.counting import THRESHOLD
-from keras_mobilenets.training.inference import load_run_model
-from keras_mobilenets.training.workdir import find_finished, read_report
+from keras_mobilenets.training.predictor import Predictor, find_predictor
 
 TOP = 3  # classes shown of an image
 BATCH = 32  # images that go through the network at once
@@ -48,10 +48,15 @@ def predict(
     *,
     top: int | None = None,
     threshold: float | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    alpha: float | None = None,
+    resolution: Resolution | None = None,
+    recipe: str | Recipe | None = None,
     csv: str | os.PathLike[str] | None = None,
     verbose: bool = True,
 ) -> list[dict[str, Any]]:
-    """The most probable classes of image files, by a finished run's model.
+    """The most probable classes of image files, by a finished run or given weights.
 
     Args:
         images: a path, or several: of files, of folders (all images in them, also in
@@ -61,6 +66,11 @@ def predict(
             several labels).
         threshold: above which probability an image is said to have a label (default
             0.5), of a run on images that may have several.
+        weights: instead of a run, a network trained on ImageNet: "imagenet", or a file
+            as in `build`. Its answers have ImageNet's names.
+        name, alpha: of "imagenet" (default mobilenet_v2, 1.0); files say theirs.
+        resolution: of the network with these weights (default 224).
+        recipe: how images are prepared for it (default slim_v1 or slim_v2).
         csv: a new CSV file of the same, a row for each image.
         verbose: show progress, where there are many.
 
@@ -71,9 +81,9 @@ def predict(
         no classes, and "error", which says why.
 
     Raises:
-        ValueError: no finished run there, nothing to be found at a path, not one image
-            that can be read, a CSV file that exists, or a threshold of a run on images
-            of one label each.
+        ValueError: no finished run there, no such weights or names, nothing to be found
+            at a path, not one image that can be read, a CSV file that exists, or a
+            threshold of a run on images of one label each.
 
     Example:
         km.predict("runs/digits-1/samples")
@@ -91,26 +101,25 @@ def predict(
     if not given:
         raise UsageError("images must name at least one file; got none")
     table = None if csv is None else _check_csv(csv)
-    directory = find_finished(workdir)
-    settings, report = read_report(directory)
-    several = report.get("multi_label", False)
+    paths = [path for place in given for path in _expand(place)]
+    by = find_predictor(
+        workdir, weights, name=name, alpha=alpha, resolution=resolution, recipe=recipe
+    )
+    several, classes = by.multi_label, by.classes
     if threshold is not None and not several:
         raise UsageError(
             f"threshold is for images that may have several labels; got {threshold:g} "
-            f"for {directory}, trained on images of one each, whose probabilities sum "
+            f"for {by.source}, trained on images of one each, whose probabilities sum "
             "to 1"
         )
     above = (THRESHOLD if threshold is None else threshold) if several else None
-    paths = [path for name in given for path in _expand(name)]
-    classes = report["classes"]
     top = min(top or (len(classes) if several else TOP), len(classes))
-    model = load_run_model(directory, len(classes))
     bar = keras.utils.Progbar(len(paths), verbose=int(verbose and len(paths) > BATCH))
     results: list[dict[str, Any]] = []
     with _writing(table, top, several) as write:
-        load = _loader(settings)
+        load = _loader(by)
         for batch in _batches(paths, load):
-            for path, answer in _answers(model, batch):
+            for path, answer in _answers(by.model, batch):
                 result = _result(path, answer, classes, top, above)
                 write(result)
                 results.append(result)
@@ -189,12 +198,10 @@ def _expand(name: str) -> list[str]:
     return [file for match in found for file in _expand(match)]
 
 
-def _loader(settings: Settings) -> Callable[[str], tuple[str, Loaded]]:
+def _loader(by: Predictor) -> Callable[[str], tuple[str, Loaded]]:
     def load(path: str) -> tuple[str, Loaded]:
         try:
-            return path, load_image(
-                path, settings.resolution, settings.recipe, settings.channels
-            )
+            return path, load_image(path, by.resolution, by.recipe, by.channels)
         except UsageError as error:
             return path, error
 
