@@ -21,7 +21,8 @@ import numpy as np
 
 import keras_mobilenets as km
 from keras_mobilenets.text import table
-from keras_mobilenets.training.distribution import distribute, make_strategy
+from keras_mobilenets.training.distribution import distribute
+from keras_mobilenets.training.strategies import make_strategy
 
 RESULT = Path(__file__).parent / "results" / "rounding.json"
 NETWORKS = {

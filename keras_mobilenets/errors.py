@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class UsageError(ValueError):
     """A mistake in what was asked for; the message says what is accepted instead.
@@ -12,6 +14,10 @@ class UsageError(ValueError):
     """
 
     status = 2
+
+    def __init__(self, message: str):
+        # One line, also where what was received is an array of several.
+        super().__init__(re.sub(r"\s*\n\s*", " ", message))
 
 
 class TrainingDiverged(RuntimeError):

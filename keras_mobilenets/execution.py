@@ -10,7 +10,8 @@ import os
 from typing import Any
 
 from keras_mobilenets.architecture.arguments import check_flag
-from keras_mobilenets.options import check_path, none_or, option, whole
+from keras_mobilenets.options import none_or, option, whole
+from keras_mobilenets.storage import check_path
 
 
 def _as_typed(name: str, value: Any) -> str:

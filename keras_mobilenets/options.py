@@ -13,7 +13,6 @@ import ast
 import dataclasses
 import enum
 import inspect
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -24,7 +23,6 @@ Check = Callable[[str, Any], Any]  # (argument, value) -> the value that is acce
 F = TypeVar("F", bound=Callable[..., Any])
 
 MOST = 2**31 - 1  # of what is counted, as steps
-LONGEST_NAME = 255  # bytes of a part of a path, on every common file system
 
 
 class _NotGiven(enum.Enum):
@@ -197,18 +195,3 @@ def whole(low: int, high: int = MOST) -> Check:
 def none_or(check: Check) -> Check:
     """As `check`, and None."""
     return lambda name, value: None if value is None else check(name, value)
-
-
-def check_path(name: str, value: Any) -> str:
-    """A path, absolute, its `~` expanded; it need not exist."""
-    if not isinstance(value, (str, os.PathLike)):
-        raise UsageError(f"{name} must be a path; got {value!r}")
-    path = os.fspath(value)
-    if not path or not isinstance(path, str) or "\0" in path:
-        raise UsageError(f"{name} must be a path of at least one letter; got {path!r}")
-    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.split(os.sep)):
-        raise UsageError(
-            f"{name} must be a path whose names have at most {LONGEST_NAME} bytes; "
-            f"got {path!r}"
-        )
-    return os.path.abspath(os.path.expanduser(path))

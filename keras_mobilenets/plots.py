@@ -23,7 +23,7 @@ from keras_mobilenets.architecture import Cost
 from keras_mobilenets.architecture.arguments import check_choice, shown
 from keras_mobilenets.architecture.shapes import from_plain, sides
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.options import check_path
+from keras_mobilenets.storage import check_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -40,7 +40,6 @@ from keras_mobilenets.given import (
 from keras_mobilenets.options import (
     NOT_GIVEN,
     check_options,
-    check_path,
     is_given,
     none_or,
     option,
@@ -55,6 +54,7 @@ from keras_mobilenets.recipe import (
     get_recipe,
     recipe_from,
 )
+from keras_mobilenets.storage import check_path
 
 # What `train()` chooses where nothing is said: a run of a minute on the digits,
 # and the authors' network and recipe on everything else.

@@ -37,7 +37,26 @@ class InUse(UsageError):
 
 
 LOCKED = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # what says that another has it
+LONGEST_NAME = 255  # bytes of a part of a path, on every common file system
 PARTIAL = ".partial-"  # begins the name of a file that is being written
+
+
+def check_path(name: str, value: Any) -> str:
+    """A path, absolute, its `~` expanded; it need not exist."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"{name} must be a path; got {value!r}")
+    path = os.fspath(value)
+    if not path or not isinstance(path, str) or "\0" in path:
+        raise UsageError(f"{name} must be a path of at least one letter; got {path!r}")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.split(os.sep)):
+        raise UsageError(
+            f"{name} must be a path whose names have at most {LONGEST_NAME} bytes; "
+            f"got {path!r}"
+        )
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~") and not os.path.exists(path):
+        raise UsageError(f"{name} must be a path; got {path!r}: there is no such user")
+    return os.path.abspath(expanded)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,13 @@ import os
 import pytest
 
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.storage import PARTIAL, new_folder, read_json, replacing
+from keras_mobilenets.storage import (
+    PARTIAL,
+    check_path,
+    new_folder,
+    read_json,
+    replacing,
+)
 
 
 def test_a_file_is_whole_or_as_before(tmp_path):
@@ -48,6 +54,21 @@ def test_what_is_no_path(wrong):
     with pytest.raises(UsageError, match="path must be that of a file"):
         with replacing(wrong):
             pytest.fail("was let in")
+
+
+def test_paths_are_absolute_and_of_a_user_who_exists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert check_path("path", "a/b") == str(tmp_path / "a" / "b")
+    assert check_path("path", "~/b") == str(tmp_path / "home" / "b")
+    with pytest.raises(UsageError, match="path must be a path; got '~nobody-here/b'"):
+        check_path("path", "~nobody-here/b")
+    (tmp_path / "~nobody-here").mkdir()
+    assert check_path("path", "~nobody-here") == str(tmp_path / "~nobody-here")
+
+
+def test_an_error_is_one_line():
+    assert str(UsageError("got [[1]\n     [2]]")) == "got [[1] [2]]"
 
 
 def test_json_is_read_from_files_only(tmp_path):

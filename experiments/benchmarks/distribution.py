@@ -144,9 +144,9 @@ def _step_commands(
     which: str, name: str, alpha: float, size: int, batch: int
 ) -> dict[str, Callable[[], Any]]:
     """What the process of a contender answers to."""
-    from keras_mobilenets.training import batch_norm, distribution
+    from keras_mobilenets.training import batch_norm, strategies
 
-    strategy = distribution.make_strategy(*STRATEGIES[which])
+    strategy = strategies.make_strategy(*STRATEGIES[which])
     data = _data(size, batch // 2 if which in HALVES else batch)
     if which in ("replicas", "workers", *OWN):
         images = data

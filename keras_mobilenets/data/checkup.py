@@ -27,7 +27,7 @@ from keras_mobilenets.data.preprocessing import eval_image, train_image
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import JOINT, MEMORY_BUDGET, Given, take
 from keras_mobilenets.recipe import Recipe, get_recipe
-from keras_mobilenets.storage import replacing
+from keras_mobilenets.storage import check_path, replacing
 from keras_mobilenets.text import printable
 
 ROWS, COLUMNS = 8, 8  # of the contact sheet: images, and epochs of each
@@ -99,6 +99,7 @@ def check_data(
     recipe = get_recipe(recipe)
     if sheet is not None:
         sheet = _check_sheet(sheet)
+    data_dir = None if data_dir is None else check_path("data_dir", data_dir)
     source = take(source, check_integer("memory_budget", memory_budget, low=0))
     report: dict[str, Any] = {
         "source": str(source),

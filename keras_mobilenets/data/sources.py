@@ -40,6 +40,7 @@ from keras_mobilenets.data.weighting import class_weights
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import label_text, take
 from keras_mobilenets.recipe import Recipe, get_recipe
+from keras_mobilenets.storage import check_path
 
 MAX_THREADS = 1024  # of a dataset's own
 
@@ -344,6 +345,7 @@ def load_data(
     batch_size = recipe.batch_size if batch_size is None else batch_size
     running = _running(batch_size, input_context, threads)
     memory = check_integer("memory_budget", memory_budget, low=0)
+    data_dir = None if data_dir is None else check_path("data_dir", data_dir)
     source = take(source, memory)
     notes: list[str] = []
     parts = find_source(

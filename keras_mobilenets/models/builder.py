@@ -43,7 +43,7 @@ def _take_constants(name: str, variant: dict[str, Any]) -> dict[str, float]:
         "kernel_stddev": KERNEL_STDDEV,
     }
     constants = {
-        argument: check_number(argument, variant.pop(argument, default), low=0)
+        argument: check_number(argument, variant.pop(argument, default), low=0, high=1)
         for argument, default in defaults.items()
     }
     if constants["batch_norm_momentum"] >= 1:

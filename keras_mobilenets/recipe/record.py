@@ -171,7 +171,7 @@ class Recipe:
         check_flag, "batch statistics of all replicas together, not of each its own"
     )
     kernel_stddev: float = option(
-        number(0, above=True),
+        number(0, 1, above=True),
         "standard deviation of kernels at the start (truncated normal)",
     )
 

@@ -17,7 +17,6 @@ from keras_mobilenets.training.checkpoint import (
 )
 from keras_mobilenets.training.checkpoint import save_checkpoint as save_checkpoint
 from keras_mobilenets.training.compiling import compile as compile
-from keras_mobilenets.training.distribution import make_strategy as make_strategy
 from keras_mobilenets.training.evaluation import evaluate as evaluate
 from keras_mobilenets.training.fitting import Run as Run
 from keras_mobilenets.training.fitting import train as train
@@ -26,3 +25,4 @@ from keras_mobilenets.training.prediction import predict as predict
 from keras_mobilenets.training.preflight import check_scale as check_scale
 from keras_mobilenets.training.preflight import preflight as preflight
 from keras_mobilenets.training.recalibration import recalibrate as recalibrate
+from keras_mobilenets.training.strategies import make_strategy as make_strategy

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.recipe import NEUTRAL
+from keras_mobilenets.training import values
 from keras_mobilenets.training.freezing import find_classifier
 from keras_mobilenets.training.step import (
     bind,
@@ -175,9 +176,10 @@ def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
     check_compiled(model)
     optimizer = model.optimizer
     averages = get_averages(model) if int(np.array(optimizer.iterations)) else None
-    own = [np.array(variable) for variable in model.weights]
+    own = []
     if averages is not None:
-        model.set_weights(averages)
+        own = [values.read(variable) for variable in model.weights]
+        _write(model, averages)
 
     def save(*args: Any, **kwargs: Any) -> None:
         model.optimizer = None  # its slots belong to the other weights
@@ -196,4 +198,9 @@ def averaged_weights(model: keras.Model) -> Iterator[keras.Model]:
         if not nested:
             del model.get_compile_config, model.save
         if averages is not None:
-            model.set_weights(own)
+            _write(model, own)
+
+
+def _write(model: keras.Model, arrays: list[np.ndarray]) -> None:
+    for variable, array in zip(model.weights, arrays, strict=True):
+        values.write(variable, array)

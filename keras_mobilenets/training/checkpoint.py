@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.storage import replacing
+from keras_mobilenets.storage import check_path, replacing
+from keras_mobilenets.training import values
 from keras_mobilenets.training.distribution import (
     is_asynchronous,
     is_chief,
@@ -103,12 +104,18 @@ def save_checkpoint(
     several processes train in step all call this, and the chief writes.
 
     Raises:
-        UsageError: the model is not compiled.
+        UsageError: the model is not compiled; `path` cannot be a file's; `note` is no
+            mapping.
 
     Example:
         km.save_checkpoint(model, "run.npz")
     """
     check_compiled(model)
+    if note is not None and not isinstance(note, Mapping):
+        raise UsageError(f"note must be a mapping, such as a dict; got {note!r}")
+    path = check_path("path", path)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise UsageError(f"path must be in a folder that exists; got {path!r}")
     counted = count_metrics(model)
     if not is_chief(model.distribute_strategy):
         return
@@ -122,13 +129,7 @@ def save_checkpoint(
 
 
 def _value(variable: keras.Variable) -> np.ndarray:
-    value = variable.value
-    if isinstance(value, tf.distribute.DistributedValues):
-        array = keras.ops.convert_to_numpy(variable)
-    else:  # a quarter of the time of Keras' way, and there are hundreds
-        array = tf.raw_ops.ReadVariableOp(
-            resource=value.handle, dtype=value.dtype
-        ).numpy()
+    array = values.read(variable)
     # A file of NumPy cannot hold bfloat16, whose values float32 has all.
     return array.astype("float32") if variable.dtype == "bfloat16" else array
 
@@ -170,6 +171,7 @@ def restore_checkpoint(
         km.restore_checkpoint(model, "run.npz")
     """
     state = _state(model)
+    path = check_path("path", path)
     arrays, note = _read(path)
     counted = arrays.pop(METRICS)
     for name in [*state, *arrays]:
@@ -182,7 +184,7 @@ def restore_checkpoint(
                 "(network, optimizer and ema_decay)"
             )
     for name, variable in state.items():
-        variable.assign(arrays[name])
+        values.write(variable, arrays[name])
     numbers = sum(int(np.prod(v.shape)) for v in model.metrics_variables)
     if counted.shape[1] == numbers:  # metrics of one's own may be others
         restore_metrics(model, counted)

@@ -13,7 +13,6 @@ from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.training.averaging import OfRecipe
 from keras_mobilenets.training.batch_norm import batch_norms, warn_if_short
-from keras_mobilenets.training.distribution import make_scale
 from keras_mobilenets.training.freezing import Resting, find_classifier, frozen
 from keras_mobilenets.training.losses import (
     SmoothedCrossentropy,
@@ -26,6 +25,7 @@ from keras_mobilenets.training.outputs import (
     count_classes,
     ends_in_logits,
 )
+from keras_mobilenets.training.scale import make_scale
 from keras_mobilenets.training.schedule import ExponentialDecay
 from keras_mobilenets.training.step import bind, unbind
 
@@ -131,6 +131,11 @@ def compile(
         check_flag("from_logits", from_logits)
     if metrics is not None and not isinstance(metrics, (list, tuple)):
         raise UsageError(f"metrics must be a list of metrics; got {shown(metrics)}")
+    for metric in metrics or []:
+        if not isinstance(metric, str) and not callable(metric):
+            raise UsageError(
+                f"metrics must hold Keras metrics, or their names; got {shown(metric)}"
+            )
     if loss is None:
         classes = count_classes(model)
         if from_logits is None:

@@ -16,19 +16,16 @@ from keras_mobilenets.architecture.arguments import check_choice, check_flag
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import MEMORY_BUDGET, Given, is_table, take
-from keras_mobilenets.options import check_path
+from keras_mobilenets.storage import check_path
 from keras_mobilenets.training import pictures
 from keras_mobilenets.training.answers import tally_answers
 from keras_mobilenets.training.compiling import TOP_5_FROM
 from keras_mobilenets.training.counting import THRESHOLD
-from keras_mobilenets.training.distribution import (
-    is_asynchronous,
-    is_chief,
-    make_strategy,
-)
+from keras_mobilenets.training.distribution import is_asynchronous, is_chief
 from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.interruption import watching_workers
 from keras_mobilenets.training.label_tally import LabelTally
+from keras_mobilenets.training.strategies import make_strategy
 from keras_mobilenets.training.tally import Tally
 from keras_mobilenets.training.workdir import (
     INDEX,

@@ -24,10 +24,11 @@ from keras_mobilenets.training.artifacts import (
     save_artifacts,
     tell,
 )
-from keras_mobilenets.training.distribution import is_chief, make_strategy
+from keras_mobilenets.training.distribution import is_chief
 from keras_mobilenets.training.interruption import SharedStop, watching_workers
 from keras_mobilenets.training.job import Job
 from keras_mobilenets.training.preparing import claim_directory, prepare
+from keras_mobilenets.training.strategies import make_strategy
 
 
 class Run(NamedTuple):

@@ -29,7 +29,6 @@ from keras_mobilenets.training.checkpoint import count_metrics, restore_checkpoi
 from keras_mobilenets.training.checkpoints import Checkpoints
 from keras_mobilenets.training.counting import counting
 from keras_mobilenets.training.distribution import (
-    Scale,
     describe_devices,
     distribute,
     gather_text,
@@ -42,6 +41,7 @@ from keras_mobilenets.training.interruption import SharedStop
 from keras_mobilenets.training.position import Position
 from keras_mobilenets.training.preflight import preflight
 from keras_mobilenets.training.recalibration import recalibrate
+from keras_mobilenets.training.scale import Scale
 
 
 class Job:

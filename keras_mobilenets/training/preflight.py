@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.architecture.arguments import check_integer
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe, get_recipe
-from keras_mobilenets.training.distribution import (
-    is_multi_worker,
-    make_scale,
-    make_strategy,
-)
+from keras_mobilenets.training.distribution import is_multi_worker
+from keras_mobilenets.training.scale import make_scale
 from keras_mobilenets.training.step import check_compiled, is_bound
+from keras_mobilenets.training.strategies import make_strategy
+
+# What `fit` takes; of other than datasets no check knows anything.
+FED = (
+    *(tf.data.Dataset, tf.distribute.DistributedDataset, tf.Tensor, np.ndarray),
+    *(keras.utils.PyDataset, Generator, list, tuple, dict),
+)
 
 
 class _Plan(NamedTuple):
@@ -188,6 +193,12 @@ def preflight(model: keras.Model, batches: Any = None, validation: Any = None) -
         model.fit(splits.train, validation_data=splits.validation)
     """
     check_compiled(model)
+    for name, value in (("batches", batches), ("validation", validation)):
+        if value is not None and not isinstance(value, FED):
+            raise UsageError(
+                f"{name} must be what fit takes: a dataset, arrays or a PyDataset; got "
+                f"{value!r}"
+            )
     strategy = model.distribute_strategy
     plan = _Plan(
         model,

@@ -22,12 +22,8 @@ from keras_mobilenets.text import printable
 from keras_mobilenets.training import workdir as work
 from keras_mobilenets.training.checkpoints import Checkpoints
 from keras_mobilenets.training.compiling import compile
-from keras_mobilenets.training.distribution import (
-    Scale,
-    gather_text,
-    is_chief,
-    make_scale,
-)
+from keras_mobilenets.training.distribution import gather_text, is_chief
+from keras_mobilenets.training.scale import Scale, make_scale
 from keras_mobilenets.weight_files import find_weights
 
 # What `compile` is given where an image may have several labels.

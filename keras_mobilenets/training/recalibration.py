@@ -92,6 +92,24 @@ def _recording(layer: BatchNorm, found: list[list[tf.Tensor]]) -> Any:
     return call
 
 
+def _check_images(model: keras.Model, images: Any) -> None:
+    """A batch has the shape of the model's inputs."""
+    expected = tuple(model.input_shape)
+    shape = np.shape(images) if isinstance(images, (np.ndarray, tf.Tensor)) else None
+    if (
+        shape is None
+        or len(shape) != len(expected)
+        or any(
+            theirs not in (None, ours)
+            for ours, theirs in zip(shape, expected, strict=True)
+        )
+    ):
+        raise UsageError(
+            f"dataset must yield images of shape {expected}; got "
+            + (f"{type(images).__name__}" if shape is None else f"{tuple(shape)}")
+        )
+
+
 def recalibrate(
     model: keras.Model, dataset: Iterable[Any], batches: int = 100
 ) -> keras.Model:
@@ -110,7 +128,8 @@ def recalibrate(
         batches: how many to look at, at least 1.
 
     Raises:
-        UsageError: the dataset is empty, or an impossible argument.
+        UsageError: the dataset is empty, its images have another shape than the model's
+            inputs, or an impossible argument.
 
     Example:
         km.recalibrate(model, splits.train)
@@ -118,7 +137,9 @@ def recalibrate(
     if not isinstance(model, keras.Model):
         raise UsageError(f"model must be a keras.Model; got {model!r}")
     batches = check_integer("batches", batches, low=1)
-    if not isinstance(dataset, Iterable) or isinstance(dataset, (str, bytes)):
+    scalar = isinstance(dataset, (tf.Tensor, np.ndarray)) and not np.ndim(dataset)
+    text = isinstance(dataset, (str, bytes))
+    if not isinstance(dataset, Iterable) or text or scalar:
         raise UsageError(
             "dataset must yield batches of images, or of (images, labels); got "
             f"{dataset!r}"
@@ -130,7 +151,8 @@ def recalibrate(
     averaged.forward = own.forward
     seen = 0
     for batch in dataset:
-        images = batch[0] if isinstance(batch, (tuple, list)) else batch
+        images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+        _check_images(model, images)
         own.add(images)
         if averages is not None:
             with averaged_weights(model):

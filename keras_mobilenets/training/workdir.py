@@ -28,8 +28,8 @@ from typing import Any
 
 from keras_mobilenets import storage
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.options import check_path
 from keras_mobilenets.settings import Settings, make_settings
+from keras_mobilenets.storage import check_path
 from keras_mobilenets.weight_files import RUN_MODEL, RUN_REPORT, RUN_SETTINGS
 
 MODEL, REPORT, SETTINGS = RUN_MODEL, RUN_REPORT, RUN_SETTINGS

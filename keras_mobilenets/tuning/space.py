@@ -61,7 +61,7 @@ def _several(check: Callable[[Any], Any]) -> Check:
     """At least one value, each checked, none twice, in the order given."""
 
     def several(name: str, values: Any) -> tuple:
-        one = isinstance(values, str | bytes | Mapping)
+        one = isinstance(values, str | bytes | bytearray | Mapping)
         values = (values,) if one or not isinstance(values, Iterable) else tuple(values)
         if not values or any(value is None for value in values):
             accepted = {"names": f"of {', '.join(NETWORKS)}"}.get(name, "number")

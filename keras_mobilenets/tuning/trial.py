@@ -21,8 +21,8 @@ from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build, load_weights
 from keras_mobilenets.settings import Settings
 from keras_mobilenets.training import workdir
-from keras_mobilenets.training.distribution import make_strategy
 from keras_mobilenets.training.fitting import run_in
+from keras_mobilenets.training.strategies import make_strategy
 from keras_mobilenets.tuning.hypermodel import load
 from keras_mobilenets.tuning.options import Strategy
 

@@ -544,3 +544,9 @@ def test_load_image_names_what_it_cannot_read(tmp_path):
         load_image(tmp_path / "missing.png", 32)
     with pytest.raises(ValueError, match="is a directory"):
         load_image(tmp_path, 32)
+
+
+@pytest.mark.parametrize("wrong", [3, "", b"x", "a\0b", "~nobody-here/data"])
+def test_an_impossible_data_dir(wrong):
+    with pytest.raises(ValueError, match="data_dir must be a path"):
+        load_data("digits", data_dir=wrong, resolution=32)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments.benchmarks import distribution
-from keras_mobilenets.training.distribution import DESCRIPTIONS
+from keras_mobilenets.training.strategies import DESCRIPTIONS
 
 TINY = ("mobilenet_v1", 0.25, 32, 4)
 

@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import time
 
 import nbformat
 import pytest
@@ -23,10 +22,7 @@ NOTEBOOK = FOLDER / "finetune.ipynb"
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    started = time.process_time()
-    done = execute(NOTEBOOK, tmp_path_factory.mktemp("finetune"))
-    print(f"{time.process_time() - started:.0f} s here, without the kernel's")
-    return done
+    return execute(NOTEBOOK, tmp_path_factory.mktemp("finetune"))
 
 
 @pytest.fixture(params=["saved", pytest.param("executed", marks=pytest.mark.slow)])
@@ -44,7 +40,8 @@ def test_is_whole_and_clean(notebook):
 
 def test_figures(notebook):
     """The sheet, the curves, the confusion, the mistakes, the answers."""
-    found = [o.data["image/png"] for o in outputs(notebook) if "image/png" in o.data]
+    data = [output.get("data", {}) for output in outputs(notebook)]
+    found = [one["image/png"] for one in data if "image/png" in one]
     assert len(found) == 5
     for figure in found:
         with Image.open(io.BytesIO(base64.b64decode(figure))) as image:

@@ -107,6 +107,20 @@ def test_a_model_without_optimizer(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_impossible_paths_and_notes(tmp_path):
+    model = make()
+    for wrong in (None, 3, "", "a\0b", b"x", tmp_path / "none" / "run.npz", "~/"):
+        with pytest.raises(km.UsageError, match="path must be"):
+            km.save_checkpoint(model, wrong)
+    for wrong in (None, 3, b"x", tmp_path):
+        with pytest.raises(km.UsageError, match="path must be"):
+            km.restore_checkpoint(model, wrong)
+    for wrong in (0, "", [], "x", [("a", 1)]):
+        with pytest.raises(km.UsageError, match="note must be a mapping"):
+            km.save_checkpoint(model, tmp_path / "run.npz", wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_in_bfloat16(tmp_path):
     keras.config.set_dtype_policy("bfloat16")
     try:

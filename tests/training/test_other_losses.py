@@ -169,6 +169,7 @@ CASES = [
     ({"loss": "categorical_crossentropy"}, "must end in softmax or in logits"),
     ({"loss": BINARY(from_logits=True)}, "what the model ends in, sigmoid; .*=False"),
     ({"loss": "mse", "metrics": "mae"}, "metrics must be a list .* got 'mae'"),
+    ({"loss": "mse", "metrics": ["mae", 3]}, "metrics must hold .* got 3"),
     ({"loss": "mse", "label_smoothing": 0.1}, "label_smoothing is of the recipe's own"),
 ]
 

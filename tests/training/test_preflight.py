@@ -115,3 +115,17 @@ def test_a_model_without_optimizer():
         km.preflight(model)
     with pytest.raises(km.UsageError, match="must be a keras.Model; got 3"):
         km.preflight(3)
+
+
+@pytest.mark.parametrize("wrong", [True, 3, "x", b"1", object(), np.float32(1), len])
+def test_what_fit_does_not_take(wrong):
+    with pytest.raises(km.UsageError, match="batches must be what fit takes"):
+        km.preflight(make(), wrong)
+    with pytest.raises(km.UsageError, match="validation must be what fit takes"):
+        km.preflight(make(), None, wrong)
+
+
+def test_arrays_and_generators_are_for_fit_to_look_at():
+    images, labels = np.zeros((8, 4)), np.zeros(8)
+    km.preflight(make(), images, (images, labels))
+    km.preflight(make(), ((x, y) for x, y in [(images, labels)]))

@@ -96,7 +96,7 @@ def test_nothing_changes_where_it_fails():
     model = make()
     km.recalibrate(model, BATCHES)
     before = model.get_weights()
-    with pytest.raises(Exception, match="expected shape|incompatible"):
+    with pytest.raises(km.UsageError, match="dataset must yield images of shape"):
         km.recalibrate(model, [BATCHES[1], np.zeros((2, 5, 5, 7))])
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
@@ -109,3 +109,8 @@ def test_it_needs_data_and_a_model():
         km.recalibrate(make(), BATCHES, batches=0)
     with pytest.raises(km.UsageError, match="must be a keras.Model; got 'x'"):
         km.recalibrate("x", BATCHES)
+    with pytest.raises(km.UsageError, match="dataset must yield batches"):
+        km.recalibrate(make(), np.float32(3))
+    for wrong in ([1, 2], [()], {"a": 1}, np.zeros((3, 4)), [BATCHES[1][..., 0]]):
+        with pytest.raises(km.UsageError, match="dataset must yield images of shape"):
+            km.recalibrate(make(), wrong)

@@ -155,6 +155,7 @@ def test_an_infeasible_space_is_measured_once():
         ({"alphas": ()}, "alphas must hold at least one number; got none"),
         ({"alphas": (0.5, -1)}, "alpha must be a finite number above 0"),
         ({"alphas": "0.5"}, "alpha must be a finite number"),
+        ({"alphas": b"1"}, "alpha must be a finite number"),
         ({"resolutions": (16,)}, "resolution must be a whole number of at least 32"),
         ({"rhos": (0.1,)}, "rho must be at least"),
         ({"classes": 0}, "classes must be a whole number"),

@@ -267,6 +267,12 @@ def copy_weights(model: keras.Model, weights: Sequence[np.ndarray]) -> None:
         UsageError: another number of tensors, another shape, or values that are not
             finite numbers; names the first.
     """
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"model must be a keras.Model; got {model!r}")
+    if not isinstance(weights, (list, tuple)):
+        raise UsageError(
+            f"weights must be a list of arrays, as get_weights() gives; got {weights!r}"
+        )
     if len(weights) != len(model.weights):
         raise UsageError(
             f"weights must hold the {len(model.weights)} tensors of {model.name}; "

@@ -34,6 +34,11 @@ def test_copying_a_list_is_all_or_nothing(model):
     values[0].flat[0] = "x"
     with pytest.raises(km.UsageError, match="stem/kernel must be finite"):
         km.copy_weights(model, values)
+    for other in (None, 3, "x", object(), iter(before)):
+        with pytest.raises(km.UsageError, match="weights must be a list of arrays"):
+            km.copy_weights(model, other)
+        with pytest.raises(km.UsageError, match="model must be a keras.Model"):
+            km.copy_weights(other, before)
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
