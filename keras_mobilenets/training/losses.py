@@ -53,7 +53,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
         if shape.rank not in (None, 1) and (shape.rank != 2 or shape[1] != 1):
             raise UsageError(
                 f"labels must be whole numbers of shape [batch]; got shape {shape}: "
-                "turn one-hot labels into numbers by tf.argmax(labels, axis=-1)"
+                "turn one-hot labels into numbers by tf.argmax(labels, axis=-1), or "
+                "give loss='binary_crossentropy' where an image may have several"
             )
         labels = tf.reshape(y_true, [-1])  # Keras has made them floats
         known = (labels >= 0) & (labels < classes) & (labels == tf.floor(labels))

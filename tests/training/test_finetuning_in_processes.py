@@ -60,6 +60,24 @@ def test_two_workers_freeze_as_one_device_does(case, folder, donor, tmp_path):
     assert one.report["pretrained"]["new"] == ["logits"]
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one label", "several"])
+def test_kept_features_are_as_accurate_by_a_body_that_has_learned(
+    several, folder, donor, tmp_path
+):
+    """The classifier alone, on features and through the network: not by chance."""
+    data = {"data": str(folder)}
+    if several:
+        data = {"data": write_labels(tmp_path), "multi_label": True}
+    settings = {**SETTINGS, **data, "freeze": "body", "weights": str(donor)}
+    settings |= {"epochs": 6, "learning_rate": 0.05}
+    kept, plain = (
+        km.train(**settings, **more, workdir=tmp_path / name).report["validation"]
+        for name, more in (("kept", {}), ("plain", {"memory_budget": 1000}))
+    )
+    assert kept == pytest.approx(plain, rel=1e-4, abs=1e-6)
+    assert kept["f1_score" if several else "accuracy"] > (0.6 if several else 0.8)
+
+
 def write_labels(folder, count=160):
     """A CSV file of noise in which a bright channel is a label."""
     random = np.random.default_rng(0)
