@@ -132,7 +132,7 @@ pairs = [line.split(',') for line in lines]
 data = [(f'{sys.argv[2]}/{p}', t.split('|')[0] or 'none') for p, t in pairs]
 km.train(data=data, **settings)""",
 }
-KILLS = 4
+KILLS = 2
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -153,7 +153,7 @@ def test_kill_9_with_every_form_of_data(form, tmp_path):
         kill(arguments("killed"), killed / "checkpoints", seed, False)
         for seed in range(KILLS)
     )
-    assert kills >= 2
+    assert kills >= 1
     if not (killed / "report.json").exists():
         subprocess.run(arguments("killed"), check=True, stdout=subprocess.DEVNULL)
     assert_same(tmp_path / "whole", killed)

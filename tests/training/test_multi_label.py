@@ -322,14 +322,6 @@ def test_a_search_is_refused(table, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_predict_refuses_a_threshold_of_classes(run, capsys):
-    options = ["predict", str(run.workdir / "samples"), "--workdir", str(run.workdir)]
-    assert main([*options, "--threshold", "0.3"]) == 2
-    error = capsys.readouterr().err
-    assert "threshold is for images that may have several labels; got 0.3" in error
-    assert error.count("\n") == 1
-
-
 def test_f1_of_labels_that_nobody_has():
     from keras_mobilenets.training.counting import mean_f1
 

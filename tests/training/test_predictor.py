@@ -177,3 +177,11 @@ def test_names_without_a_network(home, monkeypatch):
         imagenet_names(1000)
     assert str(file.parent) in str(e.value)
     assert "\n" not in str(e.value)
+
+
+def test_predict_refuses_a_threshold_of_classes(run, capsys):
+    options = ["predict", str(run.workdir / "samples"), "--workdir", str(run.workdir)]
+    assert main([*options, "--threshold", "0.3"]) == 2
+    error = capsys.readouterr().err
+    assert "threshold is for images that may have several labels; got 0.3" in error
+    assert error.count("\n") == 1
