@@ -134,6 +134,8 @@ def _make_parser() -> argparse.ArgumentParser:
     made = verb("evaluate", verbs.evaluate, "accuracy of a finished run")
     made.add_argument("workdir", nargs="?", help="of train (default: the newest run)")
     made.add_argument("--data", help="another source with the same classes")
+    made.add_argument("--label", help="of that: a TFDS feature, or a column of the CSV")
+    made.add_argument("--image", help="likewise")
     made.add_argument("--split", help="test (default), validation or train")
     made.add_argument("--data-dir", help="where TFDS keeps prepared data")
     made.add_argument(
@@ -147,9 +149,20 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--csv", metavar="FILE", help="a new CSV file, for the answers")
     made.add_argument("--workdir", help="of train (default: the newest run)")
-    made.add_argument(
-        "--top", type=parse_value, default=3, help="classes shown (default 3)"
+    option(
+        made,
+        top="classes of each image (default 3; all, where it may have several labels)",
+        threshold="probability above which it is said to have one of several labels "
+        "(default 0.5)",
+        alpha="of imagenet (default 1.0)",
+        resolution="of the network with given weights (default 224)",
     )
+    for name, text in (
+        ("weights", "imagenet or a file, instead of a run: ImageNet's names"),
+        ("name", "of imagenet: mobilenet_v1 or mobilenet_v2 (default)"),
+        ("recipe", "that prepares images for given weights (default slim's)"),
+    ):
+        made.add_argument(f"--{name}", help=text)
 
     made = verb(
         "doctor", verbs.doctor, "check a source of images before training on it"
@@ -164,6 +177,7 @@ def _make_parser() -> argparse.ArgumentParser:
     ):
         made.add_argument(f"--{name}", help=text)
     made.set_defaults(data="digits")
+    add_options(made, Settings, only=("multi_label",))
     option(
         made,
         resolution="pixels of a side in the sheet, or HEIGHTxWIDTH (default 224)",

@@ -51,6 +51,8 @@ def plot_curves(
 ) -> Figure:
     """Loss and accuracy over the epochs of a history.csv; saved to `path` if given.
 
+    Of images that may have several labels, binary accuracy and F1.
+
     Raises:
         UsageError: `history` is no such file, or `path` cannot be written.
     """
@@ -58,13 +60,18 @@ def plot_curves(
     columns = _read_history(history)
     epochs = [epoch + 1 for epoch in columns["epoch"]]
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for column, label in ((metric, "training"), (f"val_{metric}", "validation")):
+    several = "val_f1_score" in columns
+    accuracy = "binary_accuracy" if several else "accuracy"
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", accuracy), strict=True):
+        drawn = {metric: "training", f"val_{metric}": "validation"}
+        if several and metric == accuracy:
+            drawn["val_f1_score"] = "validation: F1"
+        for column, label in drawn.items():
             if epochs and column in columns:
                 axes.plot(
                     epochs, columns[column], marker="o", markersize=3, label=label
                 )
-        axes.set(xlabel="epoch", ylabel=metric)
+        axes.set(xlabel="epoch", ylabel=metric.replace("_", " "))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.lines:

@@ -10,6 +10,7 @@ from keras_mobilenets.architecture.shapes import sides
 from keras_mobilenets.recipe import Recipe, difference
 from keras_mobilenets.text import count, table
 
+PLACES = 3  # of the labels of an image that may have several
 CLASSES_SHOWN = 30  # by evaluate; of more, the worst
 
 
@@ -18,11 +19,23 @@ def print_evaluation(result: dict[str, Any], report: str | None) -> None:
     _print_classes(result)
     if report:
         print(f"\nreport: {report}", end="")
-    top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
+    if "accuracy" in result:
+        top5 = f"top-5 {result['top5']:.2%}, " if "top5" in result else ""
+        figures = (
+            f"accuracy {result['accuracy']:.2%}, {top5}cross entropy "
+            f"{result['loss']:.4f}, expected calibration error "
+            f"{result['calibration_error']:.2%}"
+        )
+    else:
+        average = result["mean_average_precision"]
+        figures = (
+            f"F1 {result['f1_score']:.2%}, mean average precision "
+            f"{'-' if average is None else f'{average:.2%}'}, binary accuracy "
+            f"{result['binary_accuracy']:.2%}, binary cross entropy "
+            f"{result['loss']:.4f}"
+        )
     print(
-        f"\n{result['split']} accuracy {result['accuracy']:.2%}, {top5}cross entropy "
-        f"{result['loss']:.4f}, expected calibration error "
-        f"{result['calibration_error']:.2%}, on {result['images']:,} images of "
+        f"\n{result['split']} {figures}, on {result['images']:,} images of "
         f"{result['data']}, by {result['workdir']}"
     )
 
@@ -34,12 +47,15 @@ def _print_classes(result: dict[str, Any]) -> None:
         key=lambda item: 2 if item[1]["f1"] is None else item[1]["f1"],
     )
     chosen = result["per_class"] if len(worst) <= CLASSES_SHOWN else dict(worst[:10])
+    figures = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    if "accuracy" not in result:
+        figures["average_precision"] = "average precision"
     rows = [
         (
             name,
             *(
                 None if of[figure] is None else f"{of[figure]:.1%}"
-                for figure in ("precision", "recall", "f1")
+                for figure in figures
             ),
             f"{of['support']:,}",
         )
@@ -47,26 +63,33 @@ def _print_classes(result: dict[str, Any]) -> None:
         if name in chosen
     ]
     some = "class" if len(chosen) == len(worst) else "worst classes"
-    print(table([some, "precision", "recall", "F1", "images"], rows))
+    print(table([some, *figures.values(), "images"], rows))
 
 
 def print_answers(results: list[dict[str, Any]]) -> None:
     """The classes that `predict` gives each image, the likeliest first."""
     places = max(len(result["classes"]) for result in results)
+    several = "labels" in results[0]
+    if several:  # all are there; the likeliest are shown
+        places = min(places, PLACES)
     rows = [
         (
             result["image"],
+            *([", ".join(result["labels"]) or None] if several else []),
             *(
                 f"{name} {probability:.1%}"
                 for name, probability in zip(
-                    result["classes"], result["probabilities"], strict=True
+                    result["classes"][:places],
+                    result["probabilities"][:places],
+                    strict=True,
                 )
             ),
         )
         for result in results
         if result["classes"]
     ]
-    print(table(["image", *(f"{place}." for place in range(1, places + 1))], rows))
+    header = ["image", *["labels"] * several]
+    print(table([*header, *(f"{place}." for place in range(1, places + 1))], rows))
 
 
 def print_check(report: dict[str, Any]) -> None:

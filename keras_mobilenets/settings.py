@@ -235,6 +235,13 @@ class Settings:
         group="data_options",
         text=True,
     )
+    multi_label: bool = option(
+        check_flag,
+        "whether an image may have several labels, or none: joined in a CSV file, as "
+        "cat|dog",
+        group="data_options",
+        none_is_default=True,
+    )
     broken: str = option(
         lambda name, value: check_choice(name, value, ("skip", "fail")),
         "what becomes of files that cannot be read: skip (default) or fail",

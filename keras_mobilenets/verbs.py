@@ -76,7 +76,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         arguments.workdir,
         **_given(
             arguments,
-            *("data", "split", "data_dir", "strategy", "cpu_replicas", "report"),
+            *("data", "label", "image", "split", "data_dir"),
+            *("strategy", "cpu_replicas", "report"),
         ),
         verbose=not arguments.json,
     )
@@ -94,8 +95,11 @@ def predict(arguments: argparse.Namespace) -> int:
         results = km.predict(
             arguments.images,
             arguments.workdir,
-            **_given(arguments, "csv"),
-            top=arguments.top,
+            **_given(
+                arguments,
+                *("csv", "top", "threshold", "weights"),
+                *("name", "alpha", "resolution", "recipe"),
+            ),
             verbose=not arguments.json,
         )
     if arguments.json:
@@ -120,7 +124,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         arguments.data,
         **_given(
             arguments,
-            *("data_dir", "label", "image"),
+            *("data_dir", "label", "image", "multi_label"),
             *("resolution", "channels", "recipe", "sheet"),
         ),
     )

@@ -25,7 +25,7 @@ from keras_mobilenets.data.images import as_picture
 from keras_mobilenets.data.parts import PARTS, Part, Running, Source, in_order
 from keras_mobilenets.data.preprocessing import eval_image, train_image
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given import MEMORY_BUDGET, Given, take
+from keras_mobilenets.given import JOINT, MEMORY_BUDGET, Given, take
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.storage import check_path, replacing
 from keras_mobilenets.text import printable
@@ -48,7 +48,7 @@ class Example(NamedTuple):
 
     name: str  # its path, or SPLIT/NUMBER
     orientation: int  # of EXIF, of a file; else 1
-    label: int
+    labels: tuple[int, ...]  # the numbers of its classes
     height: int
     width: int
     content: bytes  # the same for the same pixels
@@ -61,6 +61,7 @@ def check_data(
     splits: Mapping[str, str] | None = None,
     label: str | None = None,
     image: str | None = None,
+    multi_label: bool | None = None,
     memory_budget: int = MEMORY_BUDGET,
     resolution: Resolution = 224,
     channels: int = 3,
@@ -70,20 +71,22 @@ def check_data(
     """What a source holds and what is wrong with it; reads every image once.
 
     Args:
-        source, data_dir, splits, label, image, memory_budget: as in `load_data`.
+        source, data_dir, splits, label, image, multi_label, memory_budget: as in
+            `load_data`.
         resolution, channels, recipe: of the contact sheet.
         sheet: a new PNG file, named so: a row for one training image of each of the
             first eight classes, prepared as for evaluation and then as in seven epochs.
 
     Returns:
         A dict, ready for JSON:
-        "source"; "classes" {name: {split: images}}; "splits" {split: {"images",
-        "height", "width" (each [smallest, median, largest], pixels), "repeated"
-        (images that the split had already)}}; "broken" [{"path", "reason"}];
-        "duplicates" [[{"split", "image", "class"}, ...], ...], each a set of images
-        with the same pixels in several splits or classes; "tar_files" [{"path",
-        "bytes", "found" (bytes, or None)}], what TFDS needs for `imagenet2012`;
-        "sheet"; "notes"; "problems", a list of sentences, empty where all is well.
+        "source"; "multi_label", whether an image may have several; "classes" {name:
+        {split: images}}; "splits" {split: {"images", "height", "width" (each [smallest,
+        median, largest], pixels), "repeated" (images that the split had already)}};
+        "broken" [{"path", "reason"}]; "duplicates" [[{"split", "image", "class"}, ...],
+        ...], each a set of images with the same pixels in several splits or classes
+        (several labels are joined by "|"); "tar_files" [{"path", "bytes", "found"
+        (bytes, or None)}], what TFDS needs for `imagenet2012`; "sheet"; "notes";
+        "problems", a list of sentences, empty where all is well.
 
     Raises:
         ValueError: as `load_data` about the source, or a sheet that exists.
@@ -100,6 +103,7 @@ def check_data(
     source = take(source, check_integer("memory_budget", memory_budget, low=0))
     report: dict[str, Any] = {
         "source": str(source),
+        "multi_label": False,
         "classes": {},
         "splits": {},
         "broken": [],
@@ -131,16 +135,18 @@ def check_data(
         exif=recipe.exif_orientation,
         label=label,
         image=image,
+        multi_label=multi_label,
     )
+    report["multi_label"] = parts.label_sets is not None
     report["broken"] = [{"path": p, "reason": r} for p, r in broken.items()]
     if broken:
         report["problems"].append(f"{_number(broken, 'file')} cannot be read")
-    examples = {split: _examples(getattr(parts, split), split) for split in PARTS}
+    examples = {split: _examples(parts, split) for split in PARTS}
     if _contents(examples["test"]) == _contents(examples["validation"]):
         del examples["test"]
         report["notes"].append("there is no test split: validation stands in for it")
     report["splits"] = {split: _sizes(found) for split, found in examples.items()}
-    _count_classes(report, examples, parts.classes)
+    _count_classes(report, examples, parts)
     _find_duplicates(report, examples, parts.classes)
     _note_orientations(report, examples, recipe)
     if sheet is not None:
@@ -195,8 +201,10 @@ def _numbered(part: Part) -> tf.data.Dataset:
     return in_order(part, Running(1)) if part.fetch else part.examples().enumerate()
 
 
-def _examples(part: Part, split: str) -> list[Example]:
+def _examples(parts: Source, split: str) -> list[Example]:
     """All images of a split, without their pixels."""
+    part: Part = getattr(parts, split)
+    sets = parts.label_sets or [(number,) for number in range(len(parts.classes))]
 
     def describe(_, pair, *itself):
         stored, label = pair
@@ -218,7 +226,7 @@ def _examples(part: Part, split: str) -> list[Example]:
         Example(
             os.fsdecode(name) or f"{split}/{number}",
             int(turned),
-            int(label),
+            tuple(sets[int(label)]),
             int(shape[0]),
             int(shape[1]),
             content.tobytes() + shape.tobytes(),
@@ -262,16 +270,22 @@ def _sizes(examples: list[Example]) -> dict[str, Any]:
 def _count_classes(
     report: dict[str, Any],
     examples: dict[str, list[Example]],
-    classes: tuple[str, ...],
+    parts: Source,
 ) -> None:
     counts = {
-        split: Counter(example.label for example in found)
+        split: Counter(label for example in found for label in example.labels)
         for split, found in examples.items()
     }
     report["classes"] = {
         name: {split: counts[split][label] for split in examples}
-        for label, name in enumerate(classes)
+        for label, name in enumerate(parts.classes)
     }
+    if parts.label_sets is not None:
+        each = [len(e.labels) for found in examples.values() for e in found]
+        report["notes"].append(
+            f"images have {min(each)} to {max(each)} labels, {np.mean(each):.2f} on "
+            f"average; {each.count(0):,} of {len(each):,} have none"
+        )
     for split in examples:
         absent = [name for name, has in report["classes"].items() if not has[split]]
         if absent:
@@ -294,13 +308,17 @@ def _find_duplicates(
     across = contradictions = 0
     for same in places.values():
         several_splits = len({split for split, _ in same}) > 1
-        several_classes = len({example.label for _, example in same}) > 1
+        several_classes = len({example.labels for _, example in same}) > 1
         across += several_splits
         contradictions += several_classes
         if several_splits or several_classes:
             report["duplicates"].append(
                 [
-                    {"split": split, "image": e.name, "class": classes[e.label]}
+                    {
+                        "split": split,
+                        "image": e.name,
+                        "class": JOINT.join(classes[label] for label in e.labels),
+                    }
                     for split, e in same
                 ]
             )
@@ -309,6 +327,8 @@ def _find_duplicates(
     if contradictions:
         report["problems"].append(
             f"{contradictions:,} of the images are in several classes"
+            if not report["multi_label"]
+            else f"{contradictions:,} of the images are there with different labels"
         )
 
 
@@ -323,9 +343,10 @@ def _draw(
     """The contact sheet: an image for evaluation, then as it is in some epochs."""
     first: dict[int, int] = {}  # label: number of its first image
     for number, example in enumerate(examples):
-        if len(first) < ROWS:
-            first.setdefault(example.label, number)
-    part, chosen = parts.train, list(first.values())
+        for label in example.labels:
+            if len(first) < ROWS:
+                first.setdefault(label, number)
+    part, chosen = parts.train, sorted(set(first.values()))
     stored = _numbered(part).filter(
         lambda number, *_: tf.reduce_any(number == tf.constant(chosen, tf.int64))
     )

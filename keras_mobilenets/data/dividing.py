@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from keras_mobilenets.data.parts import PARTS
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given import Label
+from keras_mobilenets.given import Label, One, label_text, parts_of
 
 # Told a sentence about data, and whether images are lost.
 Note = Callable[[str, bool], None]
@@ -20,11 +20,19 @@ HELD_OUT = 0.1  # the share of the images that each split cut from train takes
 Labelled = Sequence[tuple[Any, Any]]  # (label, item)
 
 
+LabelSets = tuple[tuple[int, ...], ...]  # the classes that each number stands for
+
+
 class Divided(NamedTuple):
-    """The names of the classes, and (number of the class, item) of each split."""
+    """The names of the classes, and (number, item) of each split.
+
+    The number is that of a class, or of one of `label_sets`, where an item may have
+    several labels, or none.
+    """
 
     classes: tuple[str, ...]
     parts: dict[str, list[tuple[int, Any]]]
+    label_sets: LabelSets | None
 
 
 def divide(
@@ -47,7 +55,8 @@ def divide(
 
     Which image is in which tenth is decided by a hash of its class and `name_of` it,
     so it stays where it is when images are added; but at least half of the images of a
-    class, rounded up, stay in train.
+    class, rounded up, stay in train. Where images have several labels, all of them
+    count as its class, joined, and half of the images of each label stay.
 
     `note` is told, in sentences, which classes have fewer than two images to train
     on. `where` is the source for a message, `places` where each split of it lies, and
@@ -59,14 +68,19 @@ def divide(
     places = places or {}
     files = {split: sorted(items) for split, items in labelled.items()}
     in_train = places.get("train", where)
-    labels = sorted({label for label, _ in files["train"]})
+    labels = _all_labels(files["train"])
     if len(labels) < 2:
         raise UsageError(
             f"source must hold at least two classes; {in_train} holds {len(labels)} "
             f"({', '.join(map(repr, labels)) or 'no image'}){fix}"
         )
+    if len({label for label, _ in files["train"]}) < 2:
+        raise UsageError(
+            f"source must hold images that differ in their labels; all of {in_train} "
+            f"have {label_text(files['train'][0][0])!r}{fix}"
+        )
     for split, items in files.items():
-        unknown = sorted({label for label, _ in items} - set(labels))
+        unknown = [label for label in _all_labels(items) if label not in labels]
         if unknown:
             raise UsageError(
                 f"source has the class {unknown[0]!r} in {places.get(split, split)} "
@@ -85,13 +99,21 @@ def divide(
                 f"source {where} has no image for {split}: {total} images are too few "
                 f"to cut a tenth from; add a {split} split, or more images"
             )
-    _note_classes([label for label, _ in files["train"]], note)
-    number_of = {label: number for number, label in enumerate(labels)}
+    _note_classes([one for la, _ in files["train"] for one in parts_of(la)], note)
+    several = isinstance(files["train"][0][0], tuple)
+    found = sorted({label for items in files.values() for label, _ in items})
+    place = {label: number for number, label in enumerate(labels)}
+    number_of = {label: n for n, label in enumerate(found)} if several else place
     parts = {
         split: [(number_of[label], item) for label, item in items]
         for split, items in files.items()
     }
-    return Divided(tuple(map(str, labels)), parts)
+    sets = tuple(tuple(place[one] for one in parts_of(label)) for label in found)
+    return Divided(tuple(map(str, labels)), parts, sets if several else None)
+
+
+def _all_labels(items: Labelled) -> list[One]:
+    return sorted({one for label, _ in items for one in parts_of(label)})
 
 
 def _cut(
@@ -104,15 +126,18 @@ def _cut(
         return {}
     cut: dict[str, list[tuple[Label, Any]]]
     cut = {split: [] for split in ("train", *wanted)}
-    by_class: dict[Label, list[tuple[float, Any]]] = defaultdict(list)
-    for label, item in files["train"]:
-        by_class[label].append((_place(f"{label}/{name_of(item)}"), item))
-    for label, placed in by_class.items():
-        stays_from = sorted(place for place, _ in placed)[len(placed) // 2]
-        for place, item in placed:
-            tenth = int(place / HELD_OUT)
-            held_out = tenth < len(wanted) and place < stays_from
-            cut[wanted[tenth] if held_out else "train"].append((label, item))
+    train = files["train"]
+    places = [_place(f"{label_text(label)}/{name_of(item)}") for label, item in train]
+    of_class: dict[Any, list[float]] = defaultdict(list)
+    for (label, _), place in zip(train, places, strict=True):
+        for one in parts_of(label) or [None]:
+            of_class[one].append(place)
+    stays_from = {one: sorted(some)[len(some) // 2] for one, some in of_class.items()}
+    for (label, item), place in zip(train, places, strict=True):
+        tenth = int(place / HELD_OUT)
+        may = all(place < stays_from[one] for one in parts_of(label) or [None])
+        held_out = tenth < len(wanted) and may
+        cut[wanted[tenth] if held_out else "train"].append((label, item))
     return cut
 
 
@@ -121,7 +146,7 @@ def _place(name: str) -> float:
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6]) / 2**48
 
 
-def _note_classes(train: Sequence[Label], note: Note) -> None:
+def _note_classes(train: Sequence[One], note: Note) -> None:
     counts = Counter(map(str, train))
     single = [name for name, count in counts.items() if count < 2]
     if single:

@@ -19,13 +19,14 @@ from keras_mobilenets.data.checking import (
 from keras_mobilenets.data.decoding import read_image
 from keras_mobilenets.data.parts import PARTS, Part, Source
 
-Files = list[tuple[int, str]]  # (number of the class, absolute path)
+Files = list[tuple[int, str]]  # (number of the class or label set, absolute path)
 
 
 def file_source(
     described: Mapping[str, Any],
     classes: Sequence[str],
     parts: Mapping[str, Files],
+    label_sets: Sequence[Sequence[int]] | None,
     checked: CheckedFiles,
     answer: Callable[[Broken, str], None],
     where: str,
@@ -38,6 +39,7 @@ def file_source(
     `checking.read_by_number` says. `exif` turns images as their EXIF orientation says.
     """
     root = described.get("root", "")
+    sets = None if label_sets is None else tuple(map(tuple, label_sets))
 
     def part(files: Files) -> Part:
         paths = [path for _, path in files]
@@ -59,6 +61,7 @@ def file_source(
         return {
             **described,
             "classes": list(classes),
+            **({"label_sets": list(map(list, sets))} if sets is not None else {}),
             "parts": {split: grouped(parts[split], root) for split in PARTS},
         }
 
@@ -66,6 +69,7 @@ def file_source(
         **{split: part(parts[split]) for split in PARTS},
         classes=tuple(classes),
         describe=describe,
+        label_sets=sets,
     )
 
 

@@ -25,7 +25,7 @@ from keras_mobilenets.data.prepared import (
 )
 from keras_mobilenets.data.table import read_table
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given import AGAIN, Given, is_table, reference
+from keras_mobilenets.given import AGAIN, Given, is_table, parts_of, reference
 
 
 def find_source(
@@ -39,6 +39,7 @@ def find_source(
     index: str | os.PathLike | None = None,
     label: str | None = None,
     image: str | None = None,
+    multi_label: bool | None = None,
 ) -> Source:
     """The source of that name, at that path or given, or what an index names of it.
 
@@ -49,6 +50,7 @@ def find_source(
     before = None if index is None else read_index(index)
     kind = kind_of(source)
     _check_meant(source, kind, {"splits": splits, "label": label, "image": image})
+    _check_several(source, kind, multi_label)
     if before and before["kind"] != kind:
         of = next(before[k] for k in ("root", "source", "name") if k in before)
         raise UsageError(
@@ -74,7 +76,8 @@ def find_source(
             f"down: pass it again, {AGAIN[lost]}"
         )
     if kind == "files":
-        return listed_source(name, read_table(source, label, image), answer, note, exif)
+        rows = read_table(source, label, image, multi_label)
+        return listed_source(name, rows, answer, note, exif)
     if kind == "folder":
         if before:
             return indexed_folder_source(source, before, answer, exif)
@@ -122,6 +125,38 @@ def _check_meant(
                 f"{option} is for TFDS names and CSV files; got {value!r} for "
                 f"{str(source)!r}"
             )
+
+
+def _check_several(
+    source: str | os.PathLike | Given, kind: str, multi_label: bool | None
+) -> None:
+    """Whether images have several labels is said, or cannot be mistaken."""
+    if not isinstance(source, Given):
+        if multi_label and kind in ("folder", "tfds"):
+            raise UsageError(
+                "multi_label is for CSV files, lists, arrays and datasets; got "
+                f"{str(source)!r}, where an image has the one label that its "
+                f"{'folder' if kind == 'folder' else 'feature'} says"
+            )
+        return
+    labels = [label for some in source.labels.values() for label in some]
+    if not source.multi_label:
+        if multi_label:
+            raise UsageError(
+                "multi_label needs a list of labels for each image, or rows of 0 and "
+                f"1; got one label each, such as {labels[0]!r}"
+            )
+    elif multi_label is False:
+        raise UsageError(
+            "multi_label=False needs one label for each image; got lists of labels, or "
+            "rows of 0 and 1: labels.argmax(axis=1) if they are one-hot"
+        )
+    elif multi_label is None and {len(parts_of(label)) for label in labels} == {1}:
+        raise UsageError(
+            "labels are rows or lists with one label for each image: give one label "
+            "each, labels.argmax(axis=1) if they are one-hot, or multi_label=True if "
+            "an image may have several"
+        )
 
 
 def name_of(source: str | os.PathLike | Given) -> str:

@@ -111,6 +111,7 @@ def indexed_folder_source(
         {"kind": "folder", "root": root},
         index["classes"],
         {split: ungrouped(index["parts"][split], root) for split in PARTS},
+        None,
         CheckedFiles(root),
         answer,
         os.fspath(path),

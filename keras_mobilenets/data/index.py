@@ -77,6 +77,10 @@ def _check_folder(value: dict[str, Any]) -> None:
 def _check_list(value: dict[str, Any]) -> None:
     if not isinstance(value["source"], str):
         raise ValueError("source")
+    known = range(len(value["classes"]))
+    for label_set in value.get("label_sets", []):
+        if not all(type(label) is int and label in known for label in label_set):
+            raise ValueError("a label")
     _check_files(value)
     for split in ("train", "validation", "test"):
         if not all(os.path.isabs(folder) for _, folder, _ in value["parts"][split]):
@@ -84,9 +88,10 @@ def _check_list(value: dict[str, Any]) -> None:
 
 
 def _check_files(value: dict[str, Any]) -> None:
+    known = range(len(value.get("label_sets", value["classes"])))
     for split in ("train", "validation", "test"):
         for label, folder, names in value["parts"][split]:
-            if type(label) is not int or not 0 <= label < len(value["classes"]):
+            if type(label) is not int or label not in known:
                 raise ValueError("a label")
             if not isinstance(names, list) or not isinstance(folder, str):
                 raise ValueError("names of files")

@@ -12,7 +12,7 @@ from keras_mobilenets.data.files import file_source, ungrouped
 from keras_mobilenets.data.parts import PARTS, Source
 from keras_mobilenets.data.table import HINT
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given import Label, is_table
+from keras_mobilenets.given import Label, is_table, label_text
 
 SHOWN = 3  # paths in a message
 
@@ -73,7 +73,8 @@ def indexed_listed_source(
     where = _folder([path for files in parts.values() for _, path in files])
     described = {"kind": "files", "source": name}
     checked = CheckedFiles(where)
-    return file_source(described, index["classes"], parts, checked, answer, where, exif)
+    divided = (index["classes"], parts, index.get("label_sets"))
+    return file_source(described, *divided, checked, answer, where, exif)
 
 
 def _unique(name: str, rows: Rows, note: Note) -> dict[str, list[tuple[Label, str]]]:
@@ -85,11 +86,14 @@ def _unique(name: str, rows: Rows, note: Note) -> dict[str, list[tuple[Label, st
             before = seen.setdefault(path, (split, label))
             if before != (split, label):
                 what, one, other = "labels", before[1], label
+                fix = "keep one of the rows"
                 if one == other:
                     what, one, other = "splits", before[0], split
+                elif isinstance(one, tuple):
+                    fix = "write all labels of an image in one row"
                 raise UsageError(
-                    f"source {name!r} has {path!r} with two {what}, {one!r} and "
-                    f"{other!r}: keep one of the rows"
+                    f"source {name!r} has {path!r} with two {what}, {_said(one)!r} and "
+                    f"{_said(other)!r}: {fix}"
                 )
             again.append(path)
     repeated = len(again) - len(seen)
@@ -99,6 +103,10 @@ def _unique(name: str, rows: Rows, note: Note) -> dict[str, list[tuple[Label, st
     for path, (split, label) in seen.items():
         unique[split].append((label, path))
     return unique
+
+
+def _said(label: Label) -> Label:
+    return label_text(label) if isinstance(label, tuple) else label
 
 
 def _missing(name: str, missing: list[str], count: int, first: bool) -> str:

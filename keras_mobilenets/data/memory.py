@@ -31,7 +31,7 @@ def memory_source(
         split: [(label, (split, n)) for n, label in enumerate(labels)]
         for split, labels in given.labels.items()
     }
-    classes, parts = divide(
+    classes, parts, label_sets = divide(
         numbered, lambda item: f"{item[1]:08}.png", repr(str(given)), note
     )
 
@@ -48,7 +48,10 @@ def memory_source(
         return _part(images, np.array([label for label, _ in parts[split]], np.int64))
 
     return Source(
-        **{split: part(split) for split in PARTS}, classes=classes, describe=describe
+        **{split: part(split) for split in PARTS},
+        classes=classes,
+        describe=describe,
+        label_sets=label_sets,
     )
 
 

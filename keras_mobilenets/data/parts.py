@@ -80,7 +80,9 @@ def numbers_only(part: Part) -> Part:
 class Source(NamedTuple):
     """What a source of images gives: three parts, and the names of the classes.
 
-    `describe` says which examples these are, ready for JSON: see `data.index`.
+    `describe` says which examples these are, ready for JSON: see `data.index`. Where an
+    image may have several labels, the label of an example is the number of one of
+    `label_sets`, which are the numbers of their classes.
     """
 
     train: Part
@@ -88,6 +90,7 @@ class Source(NamedTuple):
     test: Part
     classes: tuple[str, ...]
     describe: Callable[[], dict[str, Any]]
+    label_sets: tuple[tuple[int, ...], ...] | None = None
 
 
 class Running(NamedTuple):

@@ -33,6 +33,25 @@ from keras_mobilenets.recipe import Recipe
 PREFETCHED = 4  # batches that are ready before they are asked for
 
 
+# From the label of an example to what the network is to say of it.
+Target = Callable[[tf.Tensor], tf.Tensor]
+
+
+def targets(
+    classes: int, label_sets: Sequence[Sequence[int]] | None, shift: int = 0
+) -> Target:
+    """The number of the class, int64, plus `shift`; or one number, 0 or 1, a class.
+
+    The latter, float32 [classes], where labels are numbers of `label_sets`.
+    """
+    if label_sets is None:
+        return lambda label: tf.cast(label, tf.int64) + shift
+    table = np.zeros([len(label_sets), classes], np.float32)
+    for row, label_set in zip(table, label_sets, strict=True):
+        row[list(label_set)] = 1
+    return lambda label: tf.gather(tf.constant(table), label)
+
+
 class Epochs:
     """Where the next pass over the training data begins: epoch, and step of it.
 
@@ -61,7 +80,7 @@ def training_batches(
     channels: int,
     recipe: Recipe,
     seed: int,
-    shift: int,
+    target_of: Target,
     running: Running,
     epochs: Epochs | None,
     endless: bool = False,
@@ -70,10 +89,10 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Full, shuffled, augmented batches; a pass over them is one epoch.
 
-    Gives (float32 [b, height, width, channels], int64 [b]); `epochs` says where a
-    pass begins, and one that is `endless` goes on with the next epochs. None leaves
+    Gives (float32 [b, height, width, channels], targets [b, ...]); `epochs` says where
+    a pass begins, and one that is `endless` goes on with the next epochs. None leaves
     that to chance, wherever the pass is made, which may be in a process without this
-    one's Python. `shift` is added to the labels. `weights`, one for each of these, make
+    one's Python. `weights`, one for each label that `target_of` makes, make
     a third part of each batch, float32 [b]. Several workers have the images of
     one worker's batch between them, step for step; or of a portion each, where a split
     is read from its shards.
@@ -106,7 +125,7 @@ def training_batches(
             box = train_box(key, recipe, aspect(resolution))
             image = part.decode(raw, box, channels == 4)
             image = after_train_box(image, key, resolution, recipe, channels)
-            label = tf.cast(label, tf.int64) + shift
+            label = target_of(label)
         if weights is None:
             return image, label
         return image, label, tf.gather(tf.constant(weights, tf.float32), label)
@@ -148,7 +167,7 @@ def evaluation_batches(
     resolution: Resolution,
     channels: int,
     recipe: Recipe,
-    shift: int,
+    target_of: Target,
     running: Running,
     pad: bool,
     numbered: bool = False,
@@ -166,7 +185,7 @@ def evaluation_batches(
     mine = len(range(running.worker, part.count, running.workers))
     filling = (
         tf.zeros([*sides(resolution), channels]),
-        tf.constant(shift, tf.int64),
+        target_of(tf.constant(0, tf.int64)),
         tf.constant(0.0),
         tf.constant(-1, tf.int64),
     )
@@ -177,7 +196,7 @@ def evaluation_batches(
         # Decoding three quarters of a JPEG takes no less than decoding all of it.
         image = cropped(part.decode(raw, None, channels == 4), eval_box(recipe))
         image = after_eval_box(image, resolution, recipe, channels)
-        label = tf.cast(label, tf.int64) + shift
+        label = target_of(label)
         return (image, label, tf.cast(itself, tf.float32), number)[:given]
 
     examples = in_order(part, running)

@@ -112,6 +112,7 @@ def builder_source(
         **parts,
         classes=pair.classes,
         describe=lambda: _describe(builder, named, pair),
+        label_sets=None,
     )
 
 

@@ -29,11 +29,16 @@ from keras_mobilenets.data.parts import (
     Source,
     examples_at,
 )
-from keras_mobilenets.data.pipeline import Epochs, evaluation_batches, training_batches
+from keras_mobilenets.data.pipeline import (
+    Epochs,
+    evaluation_batches,
+    targets,
+    training_batches,
+)
 from keras_mobilenets.data.preprocessing import eval_image
 from keras_mobilenets.data.weighting import class_weights
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given import take
+from keras_mobilenets.given import label_text, take
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.storage import check_path
 
@@ -51,6 +56,9 @@ class Splits:
     hold every image once; their last batch may be short, or padded: see
     `pad_evaluation` in `load_data`. `steps_per_epoch` counts batches of
     `batch_size`, those of all workers together.
+
+    Where an image may have several labels, or none (`multi_label`), labels are float32
+    [b, classes], 1 for those that it has and 0 for the others.
 
     `train_once` has the training images prepared as for evaluation, every one once, as
     `validation` has its own. Each of the four is made when it is first asked for.
@@ -85,6 +93,7 @@ class Splits:
     batch_size: int
     steps_per_epoch: int
     class_weights: tuple[float, ...] | None  # without a background class
+    multi_label: bool
     index: Index = dataclasses.field(repr=False)
     epochs: Epochs = dataclasses.field(repr=False)
     endless: Callable[..., tf.data.Dataset] = dataclasses.field(repr=False)
@@ -167,6 +176,16 @@ class Splits:
         }
         return [found[number] for number in numbers]
 
+    def label_text(self, label: Any) -> str:
+        """The class of a label, or all classes of one of several, as batches have it.
+
+        >>> splits.label_text(np.array([1, 0, 1], np.float32))
+        'cat|dog'
+        """
+        if not self.multi_label:
+            return self.classes[int(label)]
+        return label_text(tuple(self.classes[n] for n in np.flatnonzero(label)))
+
     @property
     def test_is_validation(self) -> bool:
         """Whether the source has no test split, so that validation stands in for it."""
@@ -210,6 +229,7 @@ def load_data(
     splits: Mapping[str, str] | None = None,
     label: str | None = None,
     image: str | None = None,
+    multi_label: bool | None = None,
     index: str | os.PathLike | None = None,
     broken: str = "skip",
     class_weight: str | Mapping[Any, float] | None = None,
@@ -253,6 +273,13 @@ def load_data(
     {"train": "train[:50%]"}. `label` and `image` name its features where they are not
     called so: label="Smiling", one of celeb_a's attributes, makes two classes. Of a
     CSV file they name the columns.
+
+    `multi_label` says whether an image may have several labels, or none. By default it
+    does where labels are lists, such as (path, ["cat", "dog"]), or rows of 0 and 1,
+    [n, classes], in arrays and datasets; where all have exactly one, they may be
+    one-hot, so it has to be said. In a CSV file labels are joined, "cat|dog": that has
+    to be said too, as "|" may be part of a name. The recipe's background class is then
+    left out: nothing of all is what no label says.
 
     `index` is a file that `Splits.index.save` wrote: the splits are those of then, to
     the file, or to the example of a TFDS dataset, whatever has been added, removed or
@@ -308,8 +335,12 @@ def load_data(
     seed = check_integer("seed", seed, low=0)
     if seed >= 2**63:
         raise UsageError(f"seed must be below 2**63; got {seed}")
-    if pad_evaluation is not None:
-        check_flag("pad_evaluation", pad_evaluation)
+    for option, value in (
+        ("pad_evaluation", pad_evaluation),
+        ("multi_label", multi_label),
+    ):
+        if value is not None:
+            check_flag(option, value)
     answer = ANSWERS[check_choice("broken", broken, ANSWERS)]
     batch_size = recipe.batch_size if batch_size is None else batch_size
     running = _running(batch_size, input_context, threads)
@@ -328,6 +359,7 @@ def load_data(
         index,
         label,
         image,
+        multi_label,
     )
     if notes:
         warnings.warn("; ".join(notes), stacklevel=2)
@@ -337,11 +369,17 @@ def load_data(
             f"{str(source)!r}, as training batches are full; got "
             f"{running.batch_size}"
         )
-    classes, shift = parts.classes, 0
-    if recipe.background_class:
+    classes, shift, several = parts.classes, 0, parts.label_sets is not None
+    if recipe.background_class and not several:
         classes, shift = ("background", *classes), 1
+    target_of = targets(len(classes), parts.label_sets, shift)
     weights = None
     if class_weight is not None:
+        if several:
+            raise UsageError(
+                "class_weight is for images of one label each; got "
+                f"{class_weight!r} for {str(source)!r}, whose images may have several"
+            )
         weights = class_weights(class_weight, parts.classes, parts.train)
     epochs = Epochs()
 
@@ -353,13 +391,13 @@ def load_data(
         def once(name: str, numbered: bool = False) -> tf.data.Dataset:
             part = getattr(parts, name)
             return evaluation_batches(
-                part, resolution, channels, recipe, shift, running, pad, numbered
+                part, resolution, channels, recipe, target_of, running, pad, numbered
             )
 
         def undistorted() -> tf.data.Dataset:
             whole = recipe.replace(eval_crop=None)
             return evaluation_batches(
-                parts.train, resolution, channels, whole, shift, running, pad=False
+                parts.train, resolution, channels, whole, target_of, running, pad=False
             )
 
         def train(
@@ -373,7 +411,7 @@ def load_data(
                 channels,
                 recipe,
                 seed,
-                shift,
+                target_of,
                 running,
                 None if anywhere else epochs,
                 endless,
@@ -392,6 +430,7 @@ def load_data(
             batch_size=running.batch_size,
             steps_per_epoch=running.steps(parts.train.count),
             class_weights=weights,
+            multi_label=several,
             index=Index(parts.describe),
             epochs=epochs,
             endless=lambda anywhere=False, rows=None: train(True, anywhere, rows),

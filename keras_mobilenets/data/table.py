@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from keras_mobilenets.data.layout import SPLIT_NAMES, SPLIT_OF
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.given import JOINT, Label, check_label_set
 
 # What a column may be called in the first line, with or without capitals.
 COLUMNS = {
@@ -18,6 +19,7 @@ COLUMNS = {
     "label": ("label", "class"),
     "split": ("split", "set", "subset"),
 }
+NONE = "; if an image may have several labels or none, give multi_label=True"
 SEPARATORS = (",", ";", "\t")  # some countries' spreadsheets write semicolons
 FORM = "expected the columns path,label or path,label,split, with or without names"
 HINT = (
@@ -35,14 +37,19 @@ class _Columns(NamedTuple):
 
 
 def read_table(
-    file: str | os.PathLike, label: str | None = None, image: str | None = None
-) -> dict[str, list[tuple[str, str]]]:
+    file: str | os.PathLike,
+    label: str | None = None,
+    image: str | None = None,
+    multi_label: bool | None = None,
+) -> dict[str, list[tuple[Label, str]]]:
     """(label, absolute path) of each row of a CSV file, by split.
 
     Columns are separated by commas, semicolons or tabs. Paths are absolute, or
     relative to the folder of the file. Without a split column all rows are "train".
     Lines that are empty do not count. `label` and `image` name other columns of the
-    first line for the label and the path.
+    first line for the label and the path. With `multi_label` a label is all that an
+    image has, joined by "|", or nothing; without, such a label is refused, unless
+    `multi_label` is False: then "|" is part of the name.
 
     UsageError, with the line, if it is no such file.
     """
@@ -65,7 +72,8 @@ def read_table(
                 f"them; {FORM} (a path with a comma goes in quotes)"
             )
         columns = _Columns(0, 1, 2 if width == 3 else None)
-    rows: dict[str, list[tuple[str, str]]] = {"train": []}
+    rows: dict[str, list[tuple[Label, str]]] = {"train": []}
+    of = columns.label
     for line, cells in lines:
         if len(cells) > width:
             raise UsageError(
@@ -74,8 +82,9 @@ def read_table(
             )
         cells = [*cells, *[""] * (width - len(cells))]
         for column, at in columns._asdict().items():
-            if at is not None and not cells[at]:
-                raise UsageError(f"source {where} has no {column} in line {line}")
+            if at is not None and not cells[at] and not (multi_label and at == of):
+                hint = "" if column != "label" or multi_label is False else NONE
+                raise UsageError(f"source {where} has no {column} in line {line}{hint}")
         split = "train"
         if columns.split is not None:
             named = cells[columns.split]
@@ -87,7 +96,8 @@ def read_table(
             split = SPLIT_OF[named.lower()]
         image_path = os.path.expanduser(cells[columns.path])
         full = os.path.abspath(os.path.join(path.parent, image_path))
-        rows.setdefault(split, []).append((cells[columns.label], full))
+        said = _label(cells[of], f"line {line} of {where}", multi_label)
+        rows.setdefault(split, []).append((said, full))
     if not rows["train"]:
         raise UsageError(
             f"source {where} has no row for train"
@@ -95,6 +105,24 @@ def read_table(
             + f"; names of that split are {', '.join(SPLIT_NAMES['train'])}"
         )
     return rows
+
+
+def _label(cell: str, where: str, multi_label: bool | None) -> Label:
+    """One label, or all labels, of a cell."""
+    if multi_label:
+        parts = [part.strip() for part in cell.split(JOINT)] if cell else []
+        if not all(parts):
+            raise UsageError(
+                f"source has an empty label between {JOINT!r} in {where}; got {cell!r}"
+            )
+        return check_label_set(parts, where)
+    if JOINT in cell and multi_label is None:
+        raise UsageError(
+            f"source has the label {cell!r} in {where}: give multi_label=True if these "
+            f"are several labels of one image, or multi_label=False if {JOINT!r} is "
+            "part of the name of a class"
+        )
+    return cell
 
 
 def _lines(path: Path, where: str) -> list[tuple[int, list[str]]]:

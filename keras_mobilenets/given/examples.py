@@ -12,13 +12,20 @@ import hashlib
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from keras_mobilenets.architecture.arguments import shown
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given.images import read_arrays, read_dataset
-from keras_mobilenets.given.labels import Label, check_label
+from keras_mobilenets.given.labels import (
+    Label,
+    check_columns,
+    check_kinds,
+    check_label,
+    check_label_set,
+    is_label_set,
+)
 
 PARTS = ("train", "validation", "test")
 MEMORY_BUDGET = 256 * 2**20  # bytes that a split may take, where nothing is said
@@ -41,7 +48,8 @@ class Given:
     """Examples that were given as objects, by split; equal if their content is.
 
     `kind` is "list", whose items are absolute paths, or "arrays" or "dataset", whose
-    items are uint8 images [h, w] or [h, w, 1, 3 or 4], kept as they were given.
+    items are uint8 images [h, w] or [h, w, 1, 3 or 4], kept as they were given. Labels
+    are tuples where an image may have several.
 
     >>> str(take([("cat/1.png", "cat"), ("dog/1.png", "dog")]))
     'list:4f0c...'
@@ -54,6 +62,11 @@ class Given:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.digest}"
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several labels."""
+        return isinstance(self.labels["train"][0], tuple)
 
 
 def reference(source: str) -> str | None:
@@ -92,18 +105,16 @@ def take(value: Any, memory_budget: int = MEMORY_BUDGET) -> str | os.PathLike | 
                      memory_budget)
         for split, one in parts.items()
     }  # fmt: skip
-    kinds = sorted({kind for kind, *_ in read.values()})
+    kinds = sorted({one.kind for one in read.values()})
     if len(kinds) > 1:
         raise UsageError(
             f"source must have the same form in every split; got {' and '.join(kinds)}"
         )
-    labels = {split: found for split, (_, found, _) in read.items()}
-    items = {split: found for split, (*_, found) in read.items()}
-    if len({isinstance(label, str) for some in labels.values() for label in some}) > 1:
-        raise UsageError(
-            "labels must be all text or all whole numbers; got both: turn numbers into "
-            "text with str(label)"
-        )
+    labels = {split: one.labels for split, one in read.items()}
+    items = {split: one.items for split, one in read.items()}
+    check_kinds([label for some in labels.values() for label in some])
+    columns = {s: one.columns for s, one in read.items() if one.columns is not None}
+    check_columns(columns, labels["train"])
     return Given(kinds[0], _digest(kinds[0], labels, items), labels, items)
 
 
@@ -118,12 +129,20 @@ def _split(value: Any) -> dict[str, Any]:
     return {split: value[split] for split in PARTS if split in value}
 
 
-def _read(value: Any, where: str, memory_budget: int) -> tuple[str, list[Label], Any]:
-    """Kind, labels and items of one split."""
+class _Read(NamedTuple):
+    """One split."""
+
+    kind: str
+    labels: list[Label]
+    items: Any
+    columns: int | None = None  # of labels that were rows of 0 and 1
+
+
+def _read(value: Any, where: str, memory_budget: int) -> _Read:
     import numpy as np
 
     if _is_dataset(value):
-        return "dataset", *read_dataset(value, where, memory_budget)
+        return _Read("dataset", *read_dataset(value, where, memory_budget))
     first = value[0] if isinstance(value, (tuple, list)) and value else None
     inner = first[0] if isinstance(first, (tuple, list)) and first else None
     for condition, text in (
@@ -170,8 +189,8 @@ def _read(value: Any, where: str, memory_budget: int) -> tuple[str, list[Label],
         if condition:
             raise UsageError(f"{where} must be {FORMS}; {text}")
     if isinstance(first, np.ndarray):
-        return "arrays", *read_arrays(value, where)
-    return "list", *_read_pairs(value, where)
+        return _Read("arrays", *read_arrays(value, where))
+    return _Read("list", *_read_pairs(value, where))
 
 
 def _is_array(value: Any) -> bool:
@@ -228,7 +247,8 @@ def _read_pairs(value: Any, where: str) -> tuple[list[Label], list[str]]:
         raise UsageError(f"{where} must end; got more than {MOST_PAIRS:,} pairs")
     if not rows:
         raise UsageError(f"{where} must have at least one (path, label); got none")
-    labels, paths = [], []
+    labels: list[Label] = []
+    paths: list[str] = []
     for number, row in enumerate(rows):
         if not isinstance(row, (tuple, list)) or len(row) != 2:
             raise UsageError(
@@ -241,6 +261,9 @@ def _read_pairs(value: Any, where: str) -> tuple[list[Label], list[str]]:
                 f"{where}[{number}] must be a pair (path, label), with the path of an "
                 f"image file; got {shown(row)}"
             )
-        labels.append(check_label(label, f"{where}[{number}]"))
+        check: Callable[..., Label] = check_label
+        if is_label_set(label):
+            check = check_label_set
+        labels.append(check(label, f"{where}[{number}]"))
         paths.append(os.path.abspath(os.path.expanduser(plain)))
     return labels, paths

@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.architecture.arguments import shown
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given.labels import Label, check_label, check_labels
+from keras_mobilenets.given.labels import (
+    Label,
+    check_label,
+    check_labels,
+    check_multi_hot,
+)
 
 if TYPE_CHECKING:  # NumPy takes a tenth of a second, and `cost` does without
     import numpy as np
 
 
-def read_arrays(value: Any, where: str) -> tuple[list[Label], np.ndarray]:
-    """Labels and images of (images, labels)."""
+Read = tuple[list[Label], Any, int | None]  # labels, images, columns of labels
+
+
+def read_arrays(value: Any, where: str) -> Read:
+    """What is in (images, labels)."""
     if len(value) != 2:
         raise UsageError(
             f"{where} must be two arrays, (images, labels); got {len(value)}"
@@ -29,13 +37,13 @@ def read_arrays(value: Any, where: str) -> tuple[list[Label], np.ndarray]:
     if not len(images):
         raise UsageError(f"{where} must have at least one image; got none")
     _check_shape(images.shape[1:], where)
-    found = check_labels(labels, where)
+    found, columns = check_labels(labels, where)
     if len(found) != len(images):
         raise UsageError(
             f"{where} must have a label for each image; got {len(images):,} images and "
             f"{len(found):,} labels"
         )
-    return found, images
+    return found, images, columns
 
 
 def _check_values(name: str, where: str) -> None:
@@ -63,16 +71,15 @@ def _check_shape(shape: tuple[int, ...], where: str) -> None:
         )
 
 
-def read_dataset(
-    dataset: Any, where: str, memory_budget: int
-) -> tuple[list[Label], list[np.ndarray]]:
-    """Labels and images of all of its examples, which are read once."""
+def read_dataset(dataset: Any, where: str, memory_budget: int) -> Read:
+    """All examples of a dataset, which are read once."""
     _check_spec(dataset.element_spec, where)
     if int(dataset.cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
         raise UsageError(f"{where} must end; got an endless dataset: take(n) of it")
     labels: list[Label] = []
     images: list[np.ndarray] = []
     size = 0
+    columns: int | None = None
     for image, label in dataset.as_numpy_iterator():
         number = len(images)
         _check_shape(image.shape, f"{where} (example {number})")
@@ -92,11 +99,21 @@ def read_dataset(
                     f"the label of example {number} of {where} must be UTF-8; got "
                     f"{shown(label)}"
                 ) from error
-        labels.append(check_label(label, f"example {number} of {where}"))
+        place = f"example {number} of {where}"
+        if getattr(label, "ndim", 0):
+            if columns not in (None, len(label)):
+                raise UsageError(
+                    f"the labels of {place} must be as many as those before, {columns};"
+                    f" got {len(label)}"
+                )
+            columns = len(label)
+            labels += check_multi_hot(label[None], place)
+        else:
+            labels.append(check_label(label, place))
         images.append(image)
     if not images:
         raise UsageError(f"{where} must have at least one image; got none")
-    return labels, images
+    return labels, images, columns
 
 
 def _check_spec(spec: Any, where: str) -> None:
@@ -119,12 +136,22 @@ def _check_spec(spec: Any, where: str) -> None:
     if image.shape.rank == 4:
         raise UsageError(f"{form}; got batches: unbatch() takes them apart")
     _check_values(image.dtype.name, where)
-    if label.shape.rank == 1:
+    if label.shape.rank == 1 and image.shape.rank == 3:
+        if image.shape[2] not in (None, 1, 3, 4):  # grey ones
+            raise UsageError(f"{form}; got batches: unbatch() takes them apart")
+    if label.shape.rank == 1 and not (label.dtype.is_integer or label.dtype.is_bool):
         raise UsageError(
-            f"{form}, the label one number or text; got labels of the shape "
-            f"{tuple(label.shape)}: tf.argmax(label) if they are one-hot"
+            f"{form}, the label one number or text, or a vector of whole numbers 0 and "
+            f"1; got {label.dtype.name} of the shape {tuple(label.shape)}: "
+            "tf.cast(label, tf.int64) if they are 0 and 1"
         )
-    if not (label.dtype.is_integer or label.dtype.name == "string"):
+    if label.shape.rank not in (0, 1):
+        raise UsageError(
+            f"{form}, the label one number or text, or a vector of 0 and 1; got labels "
+            f"of the shape {label.shape}"
+        )
+    text_or_whole = label.dtype.is_integer or label.dtype.name == "string"
+    if label.shape.rank == 0 and not text_or_whole:
         raise UsageError(
             f"{form}, the label a whole number or text; got {label.dtype.name}: "
             "tf.cast(label, tf.int64)"

@@ -52,6 +52,7 @@ def make_report(job: Job, measured: dict[str, dict[str, float]]) -> dict[str, An
         **values,
         "pretrained": job.pretrained,
         "classes": list(splits.classes),
+        "multi_label": splits.multi_label,
         "images": splits.counts,
         **_class_weights(splits),
         "test_is_validation": splits.test_is_validation,
@@ -94,7 +95,7 @@ def _save_samples(splits: Splits, folder: pathlib.Path) -> None:
     first = splits.test.unbatch().take(SAMPLES).as_numpy_iterator()
     for number, (image, label) in enumerate(first):
         pixels = np.rint(np.clip((image + 1) * 127.5, 0, 255)).astype("uint8")
-        shown = short_name(splits.classes[label])
+        shown = short_name(splits.label_text(label)) or "none"
         with storage.replacing(folder / f"{number}-{shown}.png") as beside:
             as_picture(pixels).save(beside)
 
@@ -104,8 +105,11 @@ def tell(
 ) -> None:
     after = f"after {seconds:.0f} s of training"
     if "test" in report:
-        accuracy = f"{report['test']['accuracy']:.2%}"
-        print(f"test accuracy {accuracy} on {splits.num_test:,} images, {after}")
+        said = "accuracy {accuracy:.2%}"
+        if splits.multi_label:
+            said = "F1 {f1_score:.2%}, binary accuracy {binary_accuracy:.2%}"
+        said = said.format(**report["test"])
+        print(f"test {said} on {splits.num_test:,} images, {after}")
         if splits.test_is_validation:
             print(
                 "there is no test split: these are the validation images, by which "

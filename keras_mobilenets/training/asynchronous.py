@@ -15,15 +15,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.data import Splits
+from keras_mobilenets.training.counting import Counting
 from keras_mobilenets.training.inference import Measure, make_measure
 
 ROUND = 20  # steps of each worker between two looks at the run
 
 
-def measure_copy(model: keras.Model) -> Measure:
+def measure_copy(model: keras.Model, of: Counting) -> Measure:
     """As `make_measure`, by a copy on the chief: workers know only training steps."""
     copy = keras.Model.from_config(model.get_config())
-    inner = make_measure(copy)
+    inner = make_measure(copy, of)
 
     def measure(batches: Any, verbose: bool = False) -> dict[str, float]:
         copy.set_weights(model.get_weights())

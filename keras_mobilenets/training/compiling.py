@@ -104,7 +104,8 @@ def compile(
         loss: another loss than the recipe's cross entropy: a Keras loss or its name,
             such as "binary_crossentropy" for labels [batch, classes] of 0 and 1, or a
             function (labels, scores). The model may then end in one output, and in
-            what that loss takes; give label_smoothing=0 where the recipe smooths.
+            what that loss takes. One that Keras has a name for smooths labels as the
+            recipe says, if it can; else give label_smoothing=0 where the recipe does.
         metrics: Keras metrics or their names; by default accuracy, and from 100 classes
             on top-5 accuracy, or none with another loss.
         **overrides: fields of the recipe, such as `learning_rate=1e-3`.

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -16,15 +15,18 @@ from keras_mobilenets import storage
 from keras_mobilenets.architecture.arguments import check_choice, check_flag
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given import MEMORY_BUDGET, Given, take
+from keras_mobilenets.given import MEMORY_BUDGET, Given, is_table, take
 from keras_mobilenets.storage import check_path
 from keras_mobilenets.training import pictures
+from keras_mobilenets.training.answers import tally_answers
 from keras_mobilenets.training.compiling import TOP_5_FROM
-from keras_mobilenets.training.distribution import distribute, is_asynchronous, is_chief
+from keras_mobilenets.training.counting import THRESHOLD
+from keras_mobilenets.training.distribution import is_asynchronous, is_chief
 from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.interruption import watching_workers
+from keras_mobilenets.training.label_tally import LabelTally
 from keras_mobilenets.training.strategies import make_strategy
-from keras_mobilenets.training.tally import COLUMNS, Tally
+from keras_mobilenets.training.tally import Tally
 from keras_mobilenets.training.workdir import (
     INDEX,
     check_new,
@@ -40,6 +42,8 @@ def evaluate(
     workdir: str | os.PathLike[str] | None = None,
     *,
     data: Any = None,
+    label: str | None = None,
+    image: str | None = None,
     split: str = "test",
     data_dir: str | os.PathLike[str] | None = None,
     strategy: str | tf.distribute.Strategy = "auto",
@@ -53,11 +57,13 @@ def evaluate(
         workdir: of `train`; by default the newest run in `runs`.
         data: another source with the same classes; by default the run's own, which is
             to be passed again if it was in memory.
+        label, image: of that other source, as in `load_data`.
         split: "test", "validation" or "train".
         data_dir: where TFDS keeps its prepared data.
         strategy, cpu_replicas: as in `train`.
         report: a new folder, for what is returned as evaluation.json, and pictures of
-            it: confusion.png, reliability.png and, if there are any, mistakes.png.
+            it: confusion.png and reliability.png, or labels.png where images may have
+            several, and, if there are any, mistakes.png.
         verbose: show progress.
 
     Returns:
@@ -73,10 +79,17 @@ def evaluate(
         "mistakes" [{"image", "true", "predicted", "confidence"}], the 25 most
         confident ones; an image is a path or, where it has no file, its number in the
         split.
+        Of a run on images that may have several labels: "loss", binary cross entropy;
+        "binary_accuracy", the share of right answers to whether an image has a label;
+        "f1_score" and "mean_average_precision", means over labels; "threshold", above
+        which a probability says that an image has a label; "images", "split", "data",
+        "workdir"; "per_class", with "average_precision"; "mistakes", where "true" are
+        all labels, joined by "|", and "predicted" one of the others, or "not" and one
+        of these.
 
     Raises:
-        ValueError: no finished run there, or data of other classes, or a report that
-            exists.
+        ValueError: no finished run there, or data of other classes or with several
+            labels an image instead of one, or a report that exists.
 
     Example:
         km.evaluate("runs/digits-1", report="digits")["per_class"]["8"]["recall"]
@@ -98,7 +111,19 @@ def evaluate(
         )
     again = isinstance(source, Given) and str(source) == settings.data
     own = data is None or again
+    for option, value in {"label": label, "image": image}.items():
+        if value is not None and own:
+            raise UsageError(
+                f"{option} is of another source than the run's own data, of which it "
+                f"knows that; got {value!r}: give that source as data"
+            )
     index = directory / INDEX
+    several = stored.get("multi_label", False)
+    options = settings.data_options
+    if not own:
+        options = {"label": label, "image": image, "multi_label": several}
+        if not _may_have_several(source):
+            del options["multi_label"]
     splits = load_data(
         source,
         resolution=settings.resolution,
@@ -108,7 +133,7 @@ def evaluate(
         seed=settings.seed,
         data_dir=settings.data_dir if data_dir is None else data_dir,
         index=index if own and data_dir is None and index.is_file() else None,
-        **(settings.data_options if own else {}),
+        **options,
     )
     if list(splits.classes) != stored["classes"]:
         raise UsageError(
@@ -116,94 +141,95 @@ def evaluate(
             f"({_few(stored['classes'])}); got {str(source)!r} with "
             f"{_few(splits.classes)}"
         )
+    if splits.multi_label != several:
+        counts = {True: "several labels, or none,", False: "one label"}
+        raise UsageError(
+            f"data must have {counts[several]} an image, as that of {directory}; got "
+            f"{counts[not several].strip(',')} in {str(source)!r}"
+        )
     with strategy.scope():
         model = load_run_model(directory, len(splits.classes))
     chief = is_chief(strategy)
     with watching_workers(strategy):
         tally = tally_answers(model, splits, split, verbose and chief)
-    worst = [number for _, number, *_ in tally.worst]
-    names = splits.names_of(split, worst)
+    where = {"split": split, "data": str(source), "workdir": str(directory)}
+    result, worst = (_of_labels if several else _of_classes)(
+        tally, splits, {"images": tally.images, **where}
+    )
+    images = zip(result["mistakes"], splits.names_of(split, worst), strict=True)
+    result["mistakes"] = [{"image": name, **mistake} for mistake, name in images]
+    if report is not None and chief:
+        _write_report(report, result, splits.images(split, worst))
+    return result
+
+
+def _may_have_several(source: Any) -> bool:
+    """Whether images of a source have several labels only if somebody says so."""
+    if isinstance(source, Given):
+        return source.multi_label
+    return is_table(source)
+
+
+def _of_classes(
+    tally: Tally, splits: Splits, where: dict[str, Any]
+) -> tuple[dict[str, Any], list[int]]:
+    """What is returned of images with one label each; the numbers of its mistakes."""
     top5 = {"top5": tally.top5 / tally.images}
     result = {
         "loss": tally.loss / tally.images,
         "accuracy": tally.right / tally.images,
         **(top5 if len(splits.classes) >= TOP_5_FROM else {}),
-        "images": tally.images,
-        "split": split,
-        "data": str(source),
-        "workdir": str(directory),
+        **where,
         "calibration_error": tally.calibration_error(),
         "reliability": tally.reliability(),
         "per_class": tally.per_class(splits.classes),
         "confusion": tally.confusion(splits.classes),
         "mistakes": [
             {
-                "image": name,
                 "true": splits.classes[label],
                 "predicted": splits.classes[predicted],
                 "confidence": -confidence,
             }
-            for name, (confidence, _, label, predicted) in zip(
-                names, tally.worst, strict=True
-            )
+            for confidence, _, label, predicted in tally.worst
         ],
     }
-    if report is not None and chief:
-        _write_report(report, result, splits.images(split, worst))
-    return result
+    return result, [number for _, number, *_ in tally.worst]
 
 
-def tally_answers(
-    model: keras.Model, splits: Splits, split: str, verbose: bool = False
-) -> Tally:
-    """All that a model ending in softmax says of a split, under its strategy.
-
-    Every process of a strategy gets the same.
-    """
-    strategy = model.distribute_strategy
-
-    def rows_of(
-        images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, numbers: tf.Tensor
-    ) -> tf.Tensor:
-        scores = tf.cast(model(images, training=False), tf.float32)
-        best = min(5, scores.shape[-1])
-        of = {
-            "number": numbers,
-            "label": labels,
-            "predicted": tf.argmax(scores, axis=-1),
-            "confidence": tf.reduce_max(scores, axis=-1),
-            "loss": keras.losses.sparse_categorical_crossentropy(labels, scores),
-            "top5": tf.math.in_top_k(labels, scores, best),
-            "weight": weights,
-        }
-        return tf.stack([tf.cast(of[name], tf.float64) for name in COLUMNS], axis=1)
-
-    @tf.function(autograph=False)
-    def step(batch: Any) -> tf.Tensor:
-        return strategy.gather(strategy.run(rows_of, batch), axis=0)
-
-    batches = distribute(strategy, splits, lambda share: share.enumerated(split))
-    length = -(-getattr(splits, f"num_{split}") // splits.batch_size)
-    bar = keras.utils.Progbar(length, verbose=1 if verbose else 0)
-    tally = Tally()
-    for batch in batches:
-        tally.add(np.array(step(batch)))
-        images = max(tally.images, 1)
-        figures = {"loss": tally.loss, "accuracy": tally.right}
-        bar.add(1, [(name, value / images) for name, value in figures.items()])
-    if not tally.images:
-        raise UsageError("there must be at least one image to measure; got none")
-    return tally
+def _of_labels(
+    tally: LabelTally, splits: Splits, where: dict[str, Any]
+) -> tuple[dict[str, Any], list[int]]:
+    """The same of images that may have several labels."""
+    worst = tally.worst()
+    result = {
+        **tally.figures(),
+        "threshold": THRESHOLD,
+        **where,
+        "per_class": tally.per_class(splits.classes),
+        "mistakes": [
+            {
+                "true": splits.label_text(mistake.has),
+                "predicted": "not " * bool(mistake.has[mistake.label])
+                + splits.classes[mistake.label],
+                "confidence": mistake.confidence,
+            }
+            for mistake in worst
+        ],
+    }
+    return result, [mistake.number for mistake in worst]
 
 
 def _write_report(
     folder: str, result: dict[str, Any], mistakes: Sequence[np.ndarray]
 ) -> None:
     """Numbers and pictures in a new folder, all or nothing."""
-    figures = {
-        "confusion": pictures.draw_confusion(result),
-        "reliability": pictures.draw_reliability(result),
-    }
+    if "confusion" in result:
+        figures = {
+            "confusion": pictures.draw_confusion(result),
+            "reliability": pictures.draw_reliability(result),
+        }
+    else:
+        figures = {"labels": pictures.draw_labels(result)}
     if mistakes:
         figures["mistakes"] = pictures.draw_mistakes(result, mistakes)
     with storage.new_folder(folder) as beside, warnings.catch_warnings():

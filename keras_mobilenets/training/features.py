@@ -19,6 +19,7 @@ from keras_mobilenets.data import Splits
 from keras_mobilenets.data.parts import MEMORY_BUDGET
 from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.settings import Settings
+from keras_mobilenets.training.counting import counting
 from keras_mobilenets.training.distribution import is_asynchronous, is_multi_worker
 from keras_mobilenets.training.inference import make_measure
 from keras_mobilenets.training.outputs import backwards
@@ -96,7 +97,7 @@ def keep_features(
         return None, f"the frozen layers run in every epoch: {reason}"
     held = tf.data.Dataset.from_tensor_slices(_compute(forward, splits.validation))
     held = held.batch(splits.batch_size)
-    measure = make_measure(model, classify)
+    measure = make_measure(model, counting(splits.multi_label), classify)
     features = Features(classify, splits.endless(rows=train), lambda: measure(held))
     return features, (
         f"the features of {images:,} images were computed once ({size / 1e6:,.1f} MB): "

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.training.counting import OF_CLASSES, Counting
 from keras_mobilenets.training.workdir import MODEL
 
-# Mean loss and accuracy over batches, and the number of images that they are of.
 Measure = Callable[..., dict[str, float]]
 
 
@@ -44,24 +44,21 @@ def load_run_model(directory: pathlib.Path, classes: int) -> keras.Model:
     return model
 
 
-def make_measure(model: keras.Model, forward: Any = None) -> Measure:
-    """`measure(batches, verbose=False)` for a model ending in softmax.
+def make_measure(
+    model: keras.Model, of: Counting = OF_CLASSES, forward: Any = None
+) -> Measure:
+    """`measure(batches, verbose=False)` for a model ending in probabilities.
 
-    It gives the mean cross entropy, without smoothing, and the accuracy over every
-    image exactly once: batches may be of any `tf.distribute` strategy, and have
-    weights that are 0 for filling. One trace serves all datasets of one kind.
-    `forward` is called in the model's place.
+    It gives the mean cross entropy, without smoothing, and the accuracy, or what else
+    is counted, over every image exactly once: batches may be of any `tf.distribute`
+    strategy, and have weights that are 0 for filling. One trace serves all datasets of
+    one kind. `forward` is called in the model's place.
     """
     strategy = model.distribute_strategy
     forward = forward or model
 
     def sums(images: tf.Tensor, labels: tf.Tensor, weights: Any = 1.0) -> tf.Tensor:
-        scores = forward(images, training=False)
-        loss = keras.losses.sparse_categorical_crossentropy(labels, scores)
-        right = tf.equal(tf.argmax(scores, axis=-1), tf.cast(labels, tf.int64))
-        weights = tf.broadcast_to(tf.cast(weights, tf.float64), tf.shape(loss))
-        each = [tf.cast(loss, tf.float64), tf.cast(right, tf.float64), 1.0]
-        return tf.stack([tf.reduce_sum(weights * value) for value in each])
+        return of.sums(forward(images, training=False), labels, weights)
 
     @tf.function(autograph=False)
     def step(batch: Any) -> tf.Tensor:
@@ -70,16 +67,15 @@ def make_measure(model: keras.Model, forward: Any = None) -> Measure:
     def measure(batches: Any, verbose: bool = False) -> dict[str, float]:
         if isinstance(batches, tf.data.Dataset):
             step.get_concrete_function(batches.element_spec)  # a short last batch too
-        total = np.zeros(3)
+        total: Any = 0.0
         length = batches.cardinality  # of distributed batches, not a method
         length = int(length() if callable(length) else length)
         bar = keras.utils.Progbar(length, verbose=1 if verbose else 0)
         for batch in batches:
-            total += np.array(step(batch))
-            loss, accuracy = total[:2] / max(total[2], 1)
-            bar.add(1, [("loss", loss), ("accuracy", accuracy)])
-        if not total[2]:
+            total = total + np.array(step(batch))
+            bar.add(1, list(of.figures(total).items()) if total[0] else [])
+        if not np.any(total):
             raise UsageError("there must be at least one image to measure; got none")
-        return {"loss": float(loss), "accuracy": float(accuracy)}
+        return {name: float(value) for name, value in of.figures(total).items()}
 
     return measure

@@ -27,6 +27,7 @@ from keras_mobilenets.training.callbacks import (
 )
 from keras_mobilenets.training.checkpoint import count_metrics, restore_checkpoint
 from keras_mobilenets.training.checkpoints import Checkpoints
+from keras_mobilenets.training.counting import counting
 from keras_mobilenets.training.distribution import (
     describe_devices,
     distribute,
@@ -64,7 +65,7 @@ class Job:
         self.counted: np.ndarray | None = None  # by the metrics, where it goes on
         self.cost = settings.cost(len(splits.classes))
         make: Any = measure_copy if is_asynchronous(self.strategy) else make_measure
-        self._measure: Measure = make(model)
+        self._measure: Measure = make(model, counting(splits.multi_label))
         self._validation = distribute(self.strategy, splits, "validation")
         self._validate = lambda: self._measure(self._validation)
         self.kept = "last"  # which weights the model has
@@ -75,7 +76,8 @@ class Job:
         return (
             f"{settings.name}, alpha {settings.alpha:g}, {settings.shape}: "
             f"{self.cost.params:,} parameters, {self.cost.macs:,} mult-adds; "
-            f"{splits.num_train:,} training images of {len(splits.classes)} classes; "
+            f"{splits.num_train:,} training images of {len(splits.classes)} classes"
+            f"{', several or none each' if splits.multi_label else ''}; "
             f"recipe {self.recipe.name}, {self.recipe.epochs} epochs of "
             f"{splits.steps_per_epoch} steps; {self.scale} on "
             f"{describe_devices(self.strategy)}; {printable(str(self.directory))}"

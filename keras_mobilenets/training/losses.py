@@ -53,7 +53,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
         if shape.rank not in (None, 1) and (shape.rank != 2 or shape[1] != 1):
             raise UsageError(
                 f"labels must be whole numbers of shape [batch]; got shape {shape}: "
-                "turn one-hot labels into numbers by tf.argmax(labels, axis=-1)"
+                "turn one-hot labels into numbers by tf.argmax(labels, axis=-1), or "
+                "give loss='binary_crossentropy' where an image may have several"
             )
         labels = tf.reshape(y_true, [-1])  # Keras has made them floats
         known = (labels >= 0) & (labels < classes) & (labels == tf.floor(labels))
@@ -99,10 +100,11 @@ class _CrossEntropy(NamedTuple):
     name: str
     made: Callable[..., keras.losses.Loss]
     squashing: str
+    smooths: bool  # has label smoothing
 
 
 _CROSS_ENTROPIES = tuple(
-    _CrossEntropy(name, getattr(keras.losses, made), squashing)
+    _CrossEntropy(name, getattr(keras.losses, made), squashing, "sparse" not in name)
     for name, made, squashing in (
         ("binary_crossentropy", "BinaryCrossentropy", "sigmoid"),
         ("binary_focal_crossentropy", "BinaryFocalCrossentropy", "sigmoid"),
@@ -119,18 +121,12 @@ def other_loss(
     """A loss in the place of the recipe's, that agrees with what the model ends in.
 
     A cross entropy of Keras that is given by its name takes logits where the model ends
-    in them.
+    in them, and smooths labels as the recipe says.
 
     Raises:
         UsageError: it is none, takes logits for probabilities or the reverse, or the
-            recipe smooths labels, which only its own cross entropy does.
+            recipe smooths labels and it cannot, or was made before.
     """
-    if label_smoothing:
-        raise UsageError(
-            "label_smoothing is of the recipe's own loss; got "
-            f"{label_smoothing:g} with loss={shown(loss)}: give "
-            "label_smoothing=0 (losses of Keras that can smooth have an option for it)"
-        )
     found = loss
     if isinstance(loss, str):
         try:
@@ -151,6 +147,7 @@ def other_loss(
         if by_name or isinstance(found, known.made):  # type: ignore[arg-type]
             break
     else:
+        _check_smoothing(label_smoothing, loss)
         if from_logits is not None:
             raise UsageError(
                 f"from_logits is for cross entropies; got {from_logits!r} with "
@@ -159,6 +156,9 @@ def other_loss(
         return found
     if from_logits is None:
         from_logits = ends_in_logits(model, known.squashing)
+    if by_name and known.smooths:
+        return known.made(from_logits=from_logits, label_smoothing=label_smoothing)
+    _check_smoothing(label_smoothing, loss)
     if by_name:
         return known.made(from_logits=from_logits)
     if found.from_logits != from_logits:
@@ -168,6 +168,15 @@ def other_loss(
             f"(from_logits={found.from_logits}): give from_logits={from_logits}"
         )
     return found
+
+
+def _check_smoothing(label_smoothing: float, loss: Any) -> None:
+    if label_smoothing:
+        raise UsageError(
+            "label_smoothing is of the recipe's own loss, and of Keras' cross "
+            f"entropies by name; got {label_smoothing:g} with loss={shown(loss)}: give "
+            "label_smoothing=0 (losses of Keras that can smooth have an option for it)"
+        )
 
 
 def example_labels(model: keras.Model) -> tf.Tensor | None:

@@ -32,10 +32,55 @@ def draw_confusion(result: Result) -> Figure:
 
 
 def _title(result: Result) -> str:
-    return (
-        f"{result['split']}: {result['images']:,} images, accuracy "
-        f"{result['accuracy']:.2%}"
+    figure = f"accuracy {result.get('accuracy', 0):.2%}"
+    if "f1_score" in result:
+        figure = f"F1 {result['f1_score']:.2%}"
+    return f"{result['split']}: {result['images']:,} images, {figure}"
+
+
+def draw_labels(result: Result) -> Figure:
+    """Average precision, precision and recall of every label, or of the worst of many.
+
+    Where an image may have several labels there is no matrix of confusion: nothing is
+    said instead of another.
+    """
+    figures = {
+        name: of for name, of in result["per_class"].items()
+        if of["average_precision"] is not None
+    }  # fmt: skip
+    worst = sorted(figures, key=lambda name: figures[name]["average_precision"])
+    names = list(figures) if len(figures) <= MATRIX_CLASSES else worst[:PAIRS]
+    figure = Figure(figsize=(8, 0.24 * max(len(names), 4) + 1.6), layout="tight")
+    axes = figure.subplots()
+    places = range(len(names))
+    of_names = [figures[name] for name in names]
+    average = [of["average_precision"] for of in of_names]
+    axes.barh(places, average, color=BLUE, label="average precision")
+    for key, marker, color in (("precision", "|", RED), ("recall", "o", "black")):
+        there = [(of[key], n) for n, of in enumerate(of_names) if of[key] is not None]
+        axes.plot(
+            *zip(*there, strict=True) if there else ([], []),
+            linestyle="", marker=marker, markersize=8 if marker == "|" else 4,
+            markeredgewidth=2 if marker == "|" else 1, color=color, label=key,
+        )  # fmt: skip
+    axes.set_yticks(
+        places,
+        [f"{shortened(n, NAME)} ({figures[n]['support']:,})" for n in names],
+        fontsize=8,
+        parse_math=False,
     )
+    axes.invert_yaxis()
+    axes.margins(y=0.01)
+    axes.set(xlim=(0, 1.01), xlabel="in brackets: images that have it")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    more = f"\nof {len(figures):,} labels the {len(names)} worst"
+    figure.suptitle(
+        f"{_title(result)}, mean average precision "
+        f"{result['mean_average_precision'] or 0:.2%}"
+        + (more if len(figures) > len(names) else ""),
+        fontsize=10,
+    )
+    return figure
 
 
 def _matrix(result: Result) -> Figure:

@@ -1,4 +1,4 @@
-"""`predict`: the classes of image files, by a finished run's model."""
+"""`predict`: the classes of image files, by a finished run or weights of ImageNet."""
 
 from __future__ import annotations
 
@@ -16,16 +16,24 @@ import keras
 import numpy as np
 
 from keras_mobilenets import storage
-from keras_mobilenets.architecture.arguments import check_flag, check_integer, shown
+from keras_mobilenets.architecture.arguments import (
+    check_flag,
+    check_integer,
+    check_number,
+    shown,
+)
+from keras_mobilenets.architecture.shapes import Resolution
 from keras_mobilenets.data import load_image
 from keras_mobilenets.data.layout import HARMLESS, find_images, sentence
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.settings import Settings
+from keras_mobilenets.given import JOINT
+from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.storage import check_path
 from keras_mobilenets.text import printable
-from keras_mobilenets.training.inference import load_run_model
-from keras_mobilenets.training.workdir import find_finished, read_report
+from keras_mobilenets.training.counting import THRESHOLD
+from keras_mobilenets.training.predictor import Predictor, find_predictor
 
+TOP = 3  # classes shown of an image
 BATCH = 32  # images that go through the network at once
 LOADERS = 4  # images that are decoded at once
 FORMULA = ("=", "+", "-", "@")  # begins what a spreadsheet would compute
@@ -38,33 +46,52 @@ def predict(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     workdir: str | os.PathLike[str] | None = None,
     *,
-    top: int = 3,
+    top: int | None = None,
+    threshold: float | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    alpha: float | None = None,
+    resolution: Resolution | None = None,
+    recipe: str | Recipe | None = None,
     csv: str | os.PathLike[str] | None = None,
     verbose: bool = True,
 ) -> list[dict[str, Any]]:
-    """The most probable classes of image files, by a finished run's model.
+    """The most probable classes of image files, by a finished run or given weights.
 
     Args:
         images: a path, or several: of files, of folders (all images in them, also in
             folders inside), or patterns such as "photos/*.jpg".
         workdir: of `train`; by default the newest run in `runs`.
-        top: how many classes of each image; all, where there are fewer.
+        top: how many classes of each image (default 3, or all where an image may have
+            several labels).
+        threshold: above which probability an image is said to have a label (default
+            0.5), of a run on images that may have several.
+        weights: instead of a run, a network trained on ImageNet: "imagenet", or a file
+            as in `build`. Its answers have ImageNet's names.
+        name, alpha: of "imagenet" (default mobilenet_v2, 1.0); files say theirs.
+        resolution: of the network with these weights (default 224).
+        recipe: how images are prepared for it (default slim_v1 or slim_v2).
         csv: a new CSV file of the same, a row for each image.
         verbose: show progress, where there are many.
 
     Returns:
         For each image {"image", "classes", "probabilities"}, best first, in the order
-        given and that of their names in a folder. One that cannot be read has no
-        classes, and "error", which says why.
+        given and that of their names in a folder; and "labels", those above the
+        threshold, of a run on images that may have several. One that cannot be read has
+        no classes, and "error", which says why.
 
     Raises:
-        ValueError: no finished run there, nothing to be found at a path, not one image
-            that can be read, or a CSV file that exists.
+        ValueError: no finished run there, no such weights or names, nothing to be found
+            at a path, not one image that can be read, a CSV file that exists, or a
+            threshold of a run on images of one label each.
 
     Example:
         km.predict("runs/digits-1/samples")
     """
-    top = check_integer("top", top, low=1)
+    if top is not None:
+        top = check_integer("top", top, low=1)
+    if threshold is not None:
+        threshold = check_number("threshold", threshold, low=0, high=1)
     check_flag("verbose", verbose)
     if isinstance(images, (str, os.PathLike)):
         images = [images]
@@ -74,23 +101,26 @@ def predict(
     if not given:
         raise UsageError("images must name at least one file; got none")
     table = None if csv is None else _check_csv(csv)
-    directory = find_finished(workdir)
-    settings, report = read_report(directory)
-    paths = [path for name in given for path in _expand(name)]
-    classes = report["classes"]
-    model = load_run_model(directory, len(classes))
+    paths = [path for place in given for path in _expand(place)]
+    by = find_predictor(
+        workdir, weights, name=name, alpha=alpha, resolution=resolution, recipe=recipe
+    )
+    several, classes = by.multi_label, by.classes
+    if threshold is not None and not several:
+        raise UsageError(
+            f"threshold is for images that may have several labels; got {threshold:g} "
+            f"for {by.source}, trained on images of one each, whose probabilities sum "
+            "to 1"
+        )
+    above = (THRESHOLD if threshold is None else threshold) if several else None
+    top = min(top or (len(classes) if several else TOP), len(classes))
     bar = keras.utils.Progbar(len(paths), verbose=int(verbose and len(paths) > BATCH))
     results: list[dict[str, Any]] = []
-    with _writing(table, min(top, len(classes))) as write:
-        load = _loader(settings)
+    with _writing(table, top, several) as write:
+        load = _loader(by)
         for batch in _batches(paths, load):
-            for path, answer in _answers(model, batch):
-                if isinstance(answer, UsageError):
-                    result = _result(path, [], [], _reason(answer))
-                else:
-                    best = np.argsort(-answer, kind="stable")[:top]
-                    names = [classes[number] for number in best]
-                    result = _result(path, names, answer[best].tolist())
+            for path, answer in _answers(by.model, batch):
+                result = _result(path, answer, classes, top, above)
                 write(result)
                 results.append(result)
             bar.add(len(batch))
@@ -108,10 +138,29 @@ def predict(
 
 
 def _result(
-    path: str, classes: list[str], probabilities: list[float], error: str | None = None
+    path: str,
+    answer: np.ndarray | UsageError,
+    classes: Sequence[str],
+    top: int,
+    threshold: float | None,
 ) -> dict[str, Any]:
-    said = {"image": path, "classes": classes, "probabilities": probabilities}
-    return said if error is None else {**said, "error": error}
+    """What is returned of an image; `threshold` where it may have several labels."""
+    if isinstance(answer, UsageError):
+        said = {"classes": [], "probabilities": [], "error": _reason(answer)}
+        return {
+            "image": path,
+            **({"labels": []} if threshold is not None else {}),
+            **said,
+        }
+    best = np.argsort(-answer, kind="stable")
+    labels = {}
+    if threshold is not None:
+        above = [classes[number] for number in best if answer[number] > threshold]
+        labels = {"labels": above}
+    best = best[:top]
+    names = [classes[number] for number in best]
+    said = {"classes": names, "probabilities": answer[best].tolist()}
+    return {"image": path, **labels, **said}
 
 
 def _reason(error: UsageError) -> str:
@@ -149,12 +198,10 @@ def _expand(name: str) -> list[str]:
     return [file for match in found for file in _expand(match)]
 
 
-def _loader(settings: Settings) -> Callable[[str], tuple[str, Loaded]]:
+def _loader(by: Predictor) -> Callable[[str], tuple[str, Loaded]]:
     def load(path: str) -> tuple[str, Loaded]:
         try:
-            return path, load_image(
-                path, settings.resolution, settings.recipe, settings.channels
-            )
+            return path, load_image(path, by.resolution, by.recipe, by.channels)
         except UsageError as error:
             return path, error
 
@@ -205,7 +252,7 @@ def _check_csv(path: str | os.PathLike[str]) -> pathlib.Path:
 
 @contextlib.contextmanager
 def _writing(
-    path: pathlib.Path | None, places: int
+    path: pathlib.Path | None, places: int, several: bool
 ) -> Iterator[Callable[[dict[str, Any]], Any]]:
     """A function that adds a result to a CSV file, if there is to be one.
 
@@ -218,7 +265,7 @@ def _writing(
     with storage.replacing(path) as beside:
         with open(beside, "w", newline="", encoding="utf-8") as file:
             writer = comma_separated.writer(file)
-            header = ["image"]
+            header = ["image", *["labels"] * several]
             for place in range(1, places + 1):
                 header += [f"class_{place}", f"probability_{place}"]
             writer.writerow([*header, "error"])
@@ -230,6 +277,8 @@ def _writing(
                 image = printable(result["image"])
                 if image.startswith(FORMULA):
                     image = f".{os.sep}{image}"  # the same file
+                if several:
+                    said = [_name(JOINT.join(result["labels"])), *said]
                 writer.writerow([image, *said, printable(result.get("error", ""))])
 
             yield write

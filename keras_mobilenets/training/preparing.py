@@ -26,6 +26,12 @@ from keras_mobilenets.training.distribution import gather_text, is_chief
 from keras_mobilenets.training.scale import Scale, make_scale
 from keras_mobilenets.weight_files import find_weights
 
+# What `compile` is given where an image may have several labels.
+OF_LABELS: dict[str, Any] = {
+    "loss": "binary_crossentropy",
+    "metrics": ["binary_accuracy"],
+}
+
 
 def prepare(
     workdir: pathlib.Path | None,
@@ -74,12 +80,18 @@ def prepare(
             classes=len(splits.classes),
             dropout=settings.recipe.dropout,
             kernel_stddev=settings.recipe.kernel_stddev,
+            classifier_activation="sigmoid" if splits.multi_label else "softmax",
             **settings.network,
         )
         # A checkpoint holds all weights; the file may be gone by now.
         if settings.weights is not None and not checkpoints:
             record["pretrained"] = load_weights(model, settings.weights).as_dict()
-        compile(model, settings.recipe, steps_per_epoch=splits.steps_per_epoch)
+        compile(
+            model,
+            settings.recipe,
+            steps_per_epoch=splits.steps_per_epoch,
+            **(OF_LABELS if splits.multi_label else {}),
+        )
     return splits, model, scale, record
 
 

@@ -79,9 +79,9 @@ class Tally:
         for number, name in enumerate(_unique(classes)):
             hits, all_, named = self.pairs[number, number], true[number], said[number]
             figures[name] = {
-                "precision": _share(hits, named),
-                "recall": _share(hits, all_),
-                "f1": _share(2 * hits, all_ + named),
+                "precision": share(hits, named),
+                "recall": share(hits, all_),
+                "f1": share(2 * hits, all_ + named),
                 "support": all_,
             }
         return figures
@@ -102,8 +102,8 @@ class Tally:
                 "low": low,
                 "high": high,
                 "images": int(images),
-                "confidence": _share(confidence, images),
-                "accuracy": _share(right, images),
+                "confidence": share(confidence, images),
+                "accuracy": share(right, images),
             }
             for low, high, (images, right, confidence) in zip(
                 edges[:-1], edges[1:], self.bins.tolist(), strict=True
@@ -129,7 +129,8 @@ def _bin_of(confidence: np.ndarray) -> np.ndarray:
     return np.searchsorted(_edges()[1:-1], confidence, side="left")
 
 
-def _share(part: float, whole: float) -> float | None:
+def share(part: float, whole: float) -> float | None:
+    """None of nothing."""
     return part / whole if whole else None
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_tuner.errors import FatalValueError
 
 from keras_mobilenets.data import Splits, load_data
-from keras_mobilenets.errors import TrainingDiverged
+from keras_mobilenets.errors import TrainingDiverged, UsageError
 from keras_mobilenets.models import build
 from keras_mobilenets.settings import Settings, make_settings
 from keras_mobilenets.training.averaging import averaged_weights
@@ -31,8 +31,12 @@ def load(
     index: str | os.PathLike[str] | None = None,
     pad_evaluation: bool = False,
 ) -> Splits:
-    """The data of a trial."""
-    return load_data(
+    """The data of a trial.
+
+    Raises:
+        UsageError: its images may have several labels: a search compares accuracies.
+    """
+    splits = load_data(
         settings.data,
         resolution=settings.resolution,
         channels=settings.channels,
@@ -44,6 +48,13 @@ def load(
         pad_evaluation=pad_evaluation,
         **settings.data_options,
     )
+    if splits.multi_label:
+        raise UsageError(
+            f"data of a search must have one label for each image; got "
+            f"{str(settings.data)!r}, whose images may have several: train each "
+            "network, and compare the f1_score of their reports"
+        )
+    return splits
 
 
 class HyperMobileNet(keras_tuner.HyperModel):

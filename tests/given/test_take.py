@@ -50,6 +50,37 @@ def test_labels_of_arrays(labels):
     assert taken == take((IMAGES, [0, 1, 1]))
 
 
+SEVERAL = [(0, 2), (), (0, 1, 2)]
+ROWS = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        (IMAGES, ROWS),
+        (IMAGES, ROWS.astype(bool)),
+        (IMAGES, [[2, 0], set(), (1, 0, 2)]),
+        dataset(labels=ROWS),
+        dataset(labels=ROWS.astype(bool)),
+    ],
+    ids=["matrix", "truths", "lists", "dataset", "dataset of truths"],
+)
+def test_several_labels_an_image(value):
+    taken = take(value)
+    assert taken.labels == {"train": SEVERAL}
+    assert taken.multi_label
+    assert take((IMAGES, [0, 1, 1])).multi_label is False
+
+
+def test_several_labels_of_pairs():
+    paths = ["/a", "/b", "/c"]
+    taken = take(zip(paths, [("dog", "cat"), [], {"cat"}], strict=True))
+    assert taken.labels == {"train": [("cat", "dog"), (), ("cat",)]}
+    assert taken.multi_label
+    assert taken == take(zip(paths, [{"cat", "dog"}, (), ["cat"]], strict=True))
+    assert str(taken) != str(take(zip(paths, [["cat"], [], ["cat"]], strict=True)))
+
+
 def test_a_dataset_is_read_once():
     reads = []
 
@@ -157,8 +188,26 @@ BAD = {
     "no pixels": ((np.zeros([2, 0, 8], np.uint8), [0, 1]), r"the shape \(0, 8\)"),
     "no images": ((IMAGES[:0], []), "at least one image; got none"),
     "lengths": ((IMAGES, [0, 1]), "got 3 images and 2 labels"),
-    "one-hot": ((IMAGES, ONE_HOT), r"labels.argmax\(axis=1\) if they are one-hot"),
-    "one-hot list": ((IMAGES, ONE_HOT.tolist()), r"labels.argmax\(axis=1\)"),
+    "one-hot list": ((IMAGES, ONE_HOT.tolist()), "vectors of 0 and 1 go as arrays"),
+    "float rows": ((IMAGES, ONE_HOT / 2), r"got float64: .*\(labels > 0.5\) if not"),
+    "counts": ((IMAGES, ONE_HOT * 2), r"must be 0 or 1.*got 2 among the shape \(3, 3"),
+    "text rows": ((IMAGES, ONE_HOT.astype(str)), "whole numbers 0 and 1.*got <U"),
+    "a column without images": (
+        (IMAGES, np.eye(3, 5, dtype=int)), r"none for column 3 and 1 more: leave",
+    ),
+    "other columns": (
+        {"train": (IMAGES, ONE_HOT), "test": (IMAGES[:2], ONE_HOT[:2, :2])},
+        "as many columns in every split; got 3 in train, 2 in test",
+    ),
+    "three axes": ((IMAGES, np.zeros([3, 2, 2], int)), r"the shape \(3, 2, 2\)"),
+    "one and several": (
+        [("a.jpg", "cat"), ("b.jpg", ["cat"])], r"got both: give \[label\] for one",
+    ),
+    "twice": ([("a.jpg", ["cat", "cat"])], r"source\[0\] must differ; got 'cat' more"),
+    "several of two kinds": ([("a.jpg", ["cat", 1])], "all text or all whole numbers"),
+    "of two kinds": ([("a.jpg", ["cat"]), ("b.jpg", [1])], "all text or all whole"),
+    "no label among several": ([("a.jpg", ["cat", None])], "got None"),
+    "joined": ([("a.jpg", ["cat|dog", "cow"])], "must not hold '|'"),
     "float labels": ((IMAGES, np.zeros(3)), r"got float64: give labels.astype\(int\)"),
     "truths": ((IMAGES, np.ones(3, bool)), r"got bool: give labels.astype\(int\)"),
     "byte labels": ((IMAGES, np.array([b"a"] * 3)), r"labels.astype\(str\)"),
@@ -180,6 +229,9 @@ def test_an_iterator_without_end(monkeypatch):
         take(endless())
 
 
+LONGER = tf.data.Dataset.range(2).map(
+    lambda n: (tf.zeros([4, 4], tf.uint8), tf.ones([n + 1], tf.int64))
+)
 RAGGED = tf.data.Dataset.from_tensors((tf.ragged.constant([[1]], tf.uint8), 0))
 BAD_DATASETS = {
     "dicts": (dataset().map(lambda x, y: {"x": x, "y": y}), r"dicts of x, y: map\("),
@@ -187,10 +239,14 @@ BAD_DATASETS = {
     "weights": (dataset().map(lambda x, y: (x, y, 1.0)), r"\(image, label\); got \("),
     "nested": (dataset().map(lambda x, y: ((x, x), y)), r"\(image, label\); got \("),
     "batches": (dataset(IMAGES[..., None]).batch(2), r"unbatch\(\) takes them apart"),
-    "grey batches": (dataset().batch(2), "label one number or text.*shape"),
+    "grey batches": (dataset().batch(2), r"unbatch\(\) takes them apart"),
     "floats": (dataset(IMAGES / 255), r"uint8, 0..255; got float64"),
     "encoded": (dataset([b"a", b"b", b"c"]), "encoded images.*decode_image"),
-    "one-hot": (dataset(labels=ONE_HOT), r"tf.argmax\(label\)"),
+    "float rows": (dataset(labels=ONE_HOT / 1), "float64 of the shape .3,.*tf.cast"),
+    "counts": (dataset(labels=ONE_HOT * 3), "example 0 of source must be 0 or 1"),
+    "rows of text": (dataset(labels=ONE_HOT.astype(str)), "got string of the shape"),
+    "matrices": (dataset(labels=ONE_HOT[:, None]), r"of the shape \(1, 3\)"),
+    "longer rows": (LONGER, "example 1 of source must be as many as .* 1; got 2"),
     "float labels": (dataset(labels=[0.0, 1, 1]), r"got float32: tf.cast"),
     "truths": (dataset(labels=[True, False, True]), "got bool"),
     "unlabelled": (dataset(labels=[0, -1, 1]), "example 1 of source.*got -1"),

@@ -48,10 +48,14 @@ def recalls(run, folder):
     return [right[labels == label].mean() for label in range(len(COUNTS))]
 
 
-def test_balanced_weights_raise_the_recall_of_the_rare_class(folder, tmp_path):
-    plain = km.train(**SETTINGS, data=folder, workdir=tmp_path / "plain")
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))]
+)
+def test_balanced_weights_raise_the_recall_of_the_rare_class(seed, folder, tmp_path):
+    settings = {**SETTINGS, "data": folder, "seed": seed}
+    plain = km.train(**settings, workdir=tmp_path / "plain")
     weighed = km.train(
-        **SETTINGS, data=folder, workdir=tmp_path / "weighed", class_weight="balanced"
+        **settings, workdir=tmp_path / "weighed", class_weight="balanced"
     )
     assert "class_weights" not in plain.report
     assert weighed.report["class_weights"] == {"common": 0.525, "rare": 10.5}

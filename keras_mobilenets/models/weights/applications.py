@@ -83,9 +83,18 @@ def fetch_imagenet(model: keras.Model) -> tuple[pathlib.Path, tuple[str, ...]]:
         resolution=resolution,
         top="" if classes == 1000 else "_no_top",
     )
-    url = f"{URL}/{path}"
+    hint = ", or give its path as weights"
+    return download(f"{URL}/{path}", 'weights="imagenet"', hint), notes
+
+
+def download(url: str, what: str, hint: str = "") -> pathlib.Path:
+    """A file of keras.applications, downloaded once to where Keras keeps its own.
+
+    Raises:
+        UsageError: it could not be; the message says where to put it.
+    """
     home = pathlib.Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    file = home / CACHE / path.split("/")[-1]
+    file = home / CACHE / url.split("/")[-1]
     try:
         if not file.is_file():
             with storage.replacing(file) as beside:  # get_file may leave half of it
@@ -94,10 +103,10 @@ def fetch_imagenet(model: keras.Model) -> tuple[pathlib.Path, tuple[str, ...]]:
                 )
     except Exception as error:  # get_file raises a bare Exception
         raise UsageError(
-            f'weights="imagenet" could not be downloaded ({error}): get {url} '
-            f"elsewhere and put it into {file.parent}, or give its path as weights"
+            f"{what} could not be downloaded ({error}): get {url} elsewhere and put it "
+            f"into {file.parent}{hint}"
         ) from error
-    return file, notes
+    return file
 
 
 def _published_network(model: keras.Model) -> tuple[str, float, int | None]:

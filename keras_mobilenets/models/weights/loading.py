@@ -48,17 +48,26 @@ def load_weights(model: keras.Model, weights: str | os.PathLike[str] | Any) -> L
     >>> load_weights(build("mobilenet_v2", classes=5), "photos.keras").new
     ('logits',)
     """
+    if find_weights(weights).kind == IMAGENET:
+        file, notes = fetch_imagenet(model)
+        stored, path = read_weights(file)
+        stored = stored._replace(notes=(*notes, *stored.notes))
+    else:
+        stored, path = read_weights(weights)
+    return set_stored(model, stored, path)
+
+
+def read_weights(weights: str | os.PathLike[str] | Any) -> tuple[Stored, str]:
+    """What a file holds, and its path.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read.
+    """
     kind, path = find_weights(weights)
-    notes: tuple[str, ...] = ()
-    if kind == IMAGENET:
-        kind = "hdf5"
-        path, notes = fetch_imagenet(model)
     try:
-        stored = READERS[kind](os.fspath(path))
+        return READERS[kind](os.fspath(path)), os.fspath(path)
     except Exception as error:  # of zip, HDF5, JSON or TensorFlow, as the damage has it
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
             f"weights file {str(path)!r} cannot be read: {reason}"
         ) from error
-    stored = stored._replace(notes=(*notes, *stored.notes))
-    return set_stored(model, stored, os.fspath(path))

@@ -19,7 +19,7 @@ from keras_mobilenets.models.weights.stored import (
     Stored,
     identify,
 )
-from keras_mobilenets.models.weights.traits import traits_of
+from keras_mobilenets.models.weights.traits import ENDS, traits_of
 
 Variables = dict[str, dict[str, keras.Variable]]  # layer -> variable -> itself
 
@@ -85,6 +85,9 @@ def _fit(
     traits = traits_of(model.get_config()["layers"])
     theirs = _unfold(stored.layers, ours, traits["batch_norm_epsilon"])
     theirs, adapted = _fit_classifier(theirs, there, here, stored.background)
+    if CLASSIFIER in theirs and (note := _other_end(stored.traits, traits)):
+        theirs = {k: values for k, values in theirs.items() if k != CLASSIFIER}
+        adapted += [note]
     if "kernel" in theirs["stem"]:
         channels = int(ours["stem"]["kernel"].shape[2])
         stem, notes = fit_stem(theirs["stem"]["kernel"], channels)
@@ -143,6 +146,18 @@ def _fit_classifier(
     if here.classes is None:
         return rest, []
     return rest, [f"its classifier is of {there.classes} classes, not {here.classes}"]
+
+
+def _other_end(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """Why a classifier of as many classes is of no use, if it is of none.
+
+    What softmax makes of its outputs, one class of all, says nothing of each label by
+    itself, nor the reverse. Networks that end in logits can be of either.
+    """
+    ends = [theirs.get(ENDS, "softmax") if theirs else None, ours.get(ENDS)]
+    if None in ends or ends[0] == ends[1]:
+        return None
+    return f"its classifier is for {ends[0]}, not {ends[1]}"
 
 
 def _unfold(theirs: Layers, ours: Variables, epsilon: float) -> Layers:
@@ -204,6 +219,7 @@ def check_traits(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
         name: value
         for name, value in theirs.items()
         if name in ours
+        and name != ENDS
         and not (
             math.isclose(value, ours[name], rel_tol=1e-6)
             if isinstance(value, float)

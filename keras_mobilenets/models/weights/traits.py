@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+ENDS = "classifier_activation"
+
 
 def traits_of(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The arguments of `build` by which networks of equal weights differ.
@@ -20,6 +22,8 @@ def traits_of(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         return by_name[name]["config"][field]
 
     traits: dict[str, Any] = {}
+    if "predictions" in by_name:
+        traits[ENDS] = value("predictions", "activation")
     if "stem_bn" in by_name:
         traits["batch_norm_epsilon"] = float(value("stem_bn", "epsilon"))
     if "stem_relu" in by_name:
