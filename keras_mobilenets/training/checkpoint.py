@@ -114,10 +114,12 @@ def save_checkpoint(
     if note is not None and not isinstance(note, Mapping):
         raise UsageError(f"note must be a mapping, such as a dict; got {note!r}")
     path = check_path("path", path)
-    if not os.path.isdir(os.path.dirname(path)):
+    # The chief alone writes; others may be here before it has made the folder.
+    writes = is_chief(model.distribute_strategy)
+    if writes and not os.path.isdir(os.path.dirname(path)):
         raise UsageError(f"path must be in a folder that exists; got {path!r}")
     counted = count_metrics(model)
-    if not is_chief(model.distribute_strategy):
+    if not writes:
         return
     arrays: dict[str, Any] = {
         name: _value(variable) for name, variable in _state(model).items()
