@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from keras_mobilenets.data import Splits as Splits
     from keras_mobilenets.data import check_data as check_data
     from keras_mobilenets.data import load_data as load_data
+    from keras_mobilenets.deploy import fuse as fuse
+    from keras_mobilenets.errors import ExportFailed as ExportFailed
     from keras_mobilenets.errors import SearchStopped as SearchStopped
     from keras_mobilenets.errors import TrainingDiverged as TrainingDiverged
     from keras_mobilenets.errors import TrainingInterrupted as TrainingInterrupted
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import check_scale as check_scale
     from keras_mobilenets.training import compile as compile
     from keras_mobilenets.training import evaluate as evaluate
+    from keras_mobilenets.training import export as export
     from keras_mobilenets.training import make_strategy as make_strategy
     from keras_mobilenets.training import predict as predict
     from keras_mobilenets.training import preflight as preflight  # type: ignore[no-redef]
@@ -56,7 +59,9 @@ _HOME = {
     for module, names in {
         "architecture": ("Cost", "cost", "recommend"),
         "data": ("Splits", "check_data", "load_data"),
+        "deploy": ("fuse",),
         "errors": (
+            "ExportFailed",
             "SearchStopped",
             "TrainingDiverged",
             "TrainingInterrupted",
@@ -73,6 +78,7 @@ _HOME = {
             "check_scale",
             "compile",
             "evaluate",
+            "export",
             "make_strategy",
             "predict",
             "preflight",

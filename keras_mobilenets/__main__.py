@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import keras_mobilenets as km
 from keras_mobilenets import verbs
 from keras_mobilenets.errors import (
+    ExportFailed,
     SearchStopped,
     TrainingDiverged,
     TrainingInterrupted,
@@ -31,7 +32,10 @@ from keras_mobilenets.tuning.options import SearchOptions
 from keras_mobilenets.tuning.space import Space
 
 # What ends a command with one line instead of a traceback.
-STOPS = (UsageError, TrainingDiverged, TrainingInterrupted, SearchStopped, WorkerLost)
+STOPS = (
+    UsageError, TrainingDiverged, TrainingInterrupted, SearchStopped, WorkerLost,
+    ExportFailed,
+)  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -133,6 +137,9 @@ def _make_parser() -> argparse.ArgumentParser:
 
     made = verb("evaluate", verbs.evaluate, "accuracy of a finished run")
     made.add_argument("workdir", nargs="?", help="of train (default: the newest run)")
+    made.add_argument(
+        "--model", metavar="FILE", help="a .tflite file, in the place of the run's own"
+    )
     made.add_argument("--data", help="another source with the same classes")
     made.add_argument("--label", help="of that: a TFDS feature, or a column of the CSV")
     made.add_argument("--image", help="likewise")
@@ -149,6 +156,9 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--csv", metavar="FILE", help="a new CSV file, for the answers")
     made.add_argument("--workdir", help="of train (default: the newest run)")
+    made.add_argument(
+        "--model", metavar="FILE", help="a .tflite file, which needs no run"
+    )
     option(
         made,
         top="classes of each image (default 3; all, where it may have several labels)",
@@ -163,6 +173,26 @@ def _make_parser() -> argparse.ArgumentParser:
         ("recipe", "that prepares images for given weights (default slim's)"),
     ):
         made.add_argument(f"--{name}", help=text)
+
+    made = verb("export", verbs.export, "a run's model as a .tflite file, proven")
+    made.add_argument("model", nargs="?", metavar="WORKDIR", help="default: the newest")
+    made.add_argument(
+        "--path", metavar="FILE", help="a new file (default: in the work directory)"
+    )
+    made.add_argument(
+        "--quantization", metavar="KIND",
+        help="float16, dynamic, int8 or int16x8 (default: float32)",
+    )  # fmt: skip
+    made.add_argument(
+        "--calibration", metavar="DATA",
+        help="any source of train, to measure ranges and to prove (default: the run's)",
+    )  # fmt: skip
+    made.add_argument("--input", help="float32 (default), or uint8 for raw pixels")
+    option(
+        made,
+        bias_correction="of int8: make up for what rounding shifts (default true)",
+    )
+    made.add_argument("--data-dir", help="where TFDS keeps prepared data")
 
     made = verb(
         "doctor", verbs.doctor, "check a source of images before training on it"

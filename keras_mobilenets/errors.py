@@ -42,3 +42,9 @@ class WorkerLost(RuntimeError):
     """Another process of the run is gone; start all again to resume."""
 
     status = 5
+
+
+class ExportFailed(RuntimeError):
+    """An exported file does not say what the model says; it was kept aside."""
+
+    status = 6

@@ -36,7 +36,7 @@ def print_evaluation(result: dict[str, Any], report: str | None) -> None:
         )
     print(
         f"\n{result['split']} {figures}, on {result['images']:,} images of "
-        f"{result['data']}, by {result['workdir']}"
+        f"{result['data']}, by {result.get('model', result['workdir'])}"
     )
 
 
@@ -64,6 +64,49 @@ def _print_classes(result: dict[str, Any]) -> None:
     ]
     some = "class" if len(chosen) == len(worst) else "worst classes"
     print(table([some, *figures.values(), "images"], rows))
+
+
+def print_export(report: dict[str, Any]) -> None:
+    """What a file is worth, and where it is."""
+    proof, latency = report["proof"], report["latency"]
+    sure = proof["agreement_where_sure"]
+    low, high = proof["logits"]
+    rows = [
+        ("size", f"{report['bytes']:,} bytes", report["format"]),
+        (
+            "agreement with Keras",
+            f"{proof['agreement']:.2%}",
+            f"{proof['images']:,} images: {proof['source']}",
+        ),
+        (
+            "where it is sure",
+            None if sure is None else f"{sure:.2%}",
+            f"{proof['sure_images']:,} images; at least "
+            f"{report['required_agreement']:.1%} is required",
+        ),
+        (
+            "error of logits",
+            f"{proof['rms_logit_error']:.2g}",
+            f"root mean square; {proof['largest_logit_error']:.2g} at most; they are "
+            f"{low:.1f} to {high:.1f}",
+        ),
+        (
+            "latency",
+            f"{latency['median_ms']:.3g} ms",
+            f"one image, {latency['threads']} thread; median of {latency['runs']}",
+        ),
+    ]
+    if "accuracy" in proof:
+        rows.insert(
+            3,
+            (
+                "accuracy",
+                f"{proof['accuracy']:.2%}",
+                f"Keras: {proof['keras_accuracy']:.2%}",
+            ),
+        )
+    print(table([report["file"], "", ""], rows))
+    print(f"\n{report['path']}, and {report['path']}.json")
 
 
 def print_answers(results: list[dict[str, Any]]) -> None:

@@ -48,7 +48,7 @@ def start_tensorflow() -> None:
     os.environ[LEVEL] = WARNINGS if nvidia else QUIET
     with tempfile.TemporaryFile() as notices:
         try:
-            with _stderr_to(notices):
+            with stderr_to(notices):
                 import tensorflow as tf
 
                 # The libraries of a GPU are loaded by the first look at the devices.
@@ -70,7 +70,7 @@ def _show(notices: IO[bytes], wanted: re.Pattern[str]) -> None:
 
 
 @contextlib.contextmanager
-def _stderr_to(file: IO[bytes]) -> Iterator[None]:
+def stderr_to(file: IO[bytes]) -> Iterator[None]:
     """What this process writes to its descriptor 2 goes to `file`."""
     sys.stderr.flush()
     before = os.dup(2)

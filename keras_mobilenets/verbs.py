@@ -76,7 +76,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
         arguments.workdir,
         **_given(
             arguments,
-            *("data", "label", "image", "split", "data_dir"),
+            *("model", "data", "label", "image", "split", "data_dir"),
             *("strategy", "cpu_replicas", "report"),
         ),
         verbose=not arguments.json,
@@ -97,7 +97,7 @@ def predict(arguments: argparse.Namespace) -> int:
             arguments.workdir,
             **_given(
                 arguments,
-                *("csv", "top", "threshold", "weights"),
+                *("csv", "model", "top", "threshold", "weights"),
                 *("name", "alpha", "resolution", "recipe"),
             ),
             verbose=not arguments.json,
@@ -112,6 +112,21 @@ def predict(arguments: argparse.Namespace) -> int:
     for error in errors:
         print(f"keras-mobilenets: not predicted: {printable(error)}", file=sys.stderr)
     return 1 if errors else 0
+
+
+def export(arguments: argparse.Namespace) -> None:
+    start_tensorflow()
+    report = km.export(
+        arguments.model,
+        **_given(
+            arguments,
+            *("path", "quantization", "calibration", "input", "bias_correction"),
+            "data_dir",
+        ),
+    )
+    if arguments.json:
+        return _print_json(report)
+    printing.print_export(report)
 
 
 def doctor(arguments: argparse.Namespace) -> int:

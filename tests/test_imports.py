@@ -32,11 +32,11 @@ BELOW: dict[str, set[str]] = {
     "plots": {"architecture", "recipe", "options"},
     "models": {"architecture", "recipe", "weight_files"},
     "data": {"architecture", "recipe", "text", "given"},
-    "deploy": {"architecture", "recipe", "models", "data"},
+    "deploy": {"architecture", "recipe", "models", "data", "startup"},
 }
 BELOW["training"] = {
     *("architecture", "recipe", "options", "settings", "execution", "given"),
-    *("models", "data", "plots", "cluster", "startup", "stopping", "text"),
+    *("models", "data", "deploy", "plots", "cluster", "startup", "stopping", "text"),
     "weight_files",
 }
 BELOW["tuning"] = BELOW["training"] | {"training"}

@@ -459,6 +459,40 @@ def test_predict_its_samples(inside, capsys):
     assert [row.split()[1] for row in rows] == [r["classes"][0] for r in results]
 
 
+def test_export_and_its_file_in_evaluate_and_predict(inside, tmp_path, capfd):
+    file = str(tmp_path / "pixels.tflite")
+    options = ["--quantization", "int8", "--input", "uint8", "--bias-correction", "no"]
+    assert main(["export", "--path", file, "--json", *options[:4]]) == 0
+    out, err = capfd.readouterr()
+    report = json.loads(out)
+    assert (report["input"], report["quantization"]) == ("uint8", "int8")
+    assert report["path"] == file
+    assert "XNNPACK" not in err  # nor what else the runtime says of itself
+    assert "deprecated" not in err
+    assert main(["export", "--path", file, *options[:4]]) == 2
+    assert "new file" in one_line(capfd.readouterr().err)
+    assert main(["export", "--path", f"{tmp_path}/new.tflite", *options]) == 2
+    assert "bias_correction must be" in one_line(capfd.readouterr().err)
+    assert main(["evaluate", "--model", file, "--json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["accuracy"] == pytest.approx(report["proof"]["accuracy"])
+    assert main(["predict", "--model", file, "runs/digits-1/samples"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 12
+
+
+def test_export_shows_what_a_file_is_worth(inside, tmp_path, capsys):
+    file = tmp_path / "model.tflite"
+    assert main(["export", "runs/digits-1", "--path", str(file)]) == 0
+    *rows, _, last = capsys.readouterr().out.splitlines()
+    assert [row.split("  ")[0] for row in rows[2:]] == [
+        "size", "agreement with Keras", "where it is sure", "accuracy",
+        "error of logits", "latency",
+    ]  # fmt: skip
+    assert f"{file.stat().st_size:,} bytes" in rows[2]
+    assert "100.00%" in rows[3]
+    assert last == f"{file}, and {file}.json"
+
+
 def test_evaluate_writes_a_report(inside, tmp_path, capsys):
     report = tmp_path / "report"
     assert main(["evaluate", "runs/digits-1", "--report", str(report)]) == 0

@@ -19,6 +19,7 @@ DECLARED = {Requirement(line).name.lower() for line in PROJECT["dependencies"]}
 # The distribution of a module, where its name is another.
 DISTRIBUTIONS = {
     "absl": "absl-py",
+    "ai_edge_litert": "ai-edge-litert",
     "grpc": "grpcio",
     "keras_tuner": "keras-tuner",
     "PIL": "pillow",

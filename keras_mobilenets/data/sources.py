@@ -94,6 +94,7 @@ class Splits:
     steps_per_epoch: int
     class_weights: tuple[float, ...] | None  # without a background class
     multi_label: bool
+    recipe: Recipe = dataclasses.field(repr=False)  # which prepares the images
     index: Index = dataclasses.field(repr=False)
     epochs: Epochs = dataclasses.field(repr=False)
     endless: Callable[..., tf.data.Dataset] = dataclasses.field(repr=False)
@@ -105,7 +106,6 @@ class Splits:
     _once: Callable[..., tf.data.Dataset] = dataclasses.field(repr=False)
     _shuffled: Callable[[], tf.data.Dataset] = dataclasses.field(repr=False)
     _parts: Source = dataclasses.field(repr=False)
-    _recipe: Recipe = dataclasses.field(repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -169,10 +169,19 @@ class Splits:
             int(number): eval_image(
                 part.decode(stored, None, self.channels == 4),
                 self.resolution,
-                self._recipe,
+                self.recipe,
                 self.channels,
             ).numpy()
             for number, (stored, _) in examples_at(part, numbers)
+        }
+        return [found[number] for number in numbers]
+
+    def labels(self, split: str, numbers: Sequence[int]) -> list[int]:
+        """Labels of images of a split by their numbers, as its batches have them."""
+        shift = int(self.recipe.background_class)
+        found = {
+            int(number): int(label) + shift
+            for number, (_, label) in examples_at(getattr(self._parts, split), numbers)
         }
         return [found[number] for number in numbers]
 
@@ -442,7 +451,7 @@ def load_data(
             _once=once,
             _shuffled=lambda: train(endless=False),
             _parts=parts,
-            _recipe=recipe,
+            recipe=recipe,
         )
 
     return splits_of(running)

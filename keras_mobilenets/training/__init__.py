@@ -18,6 +18,7 @@ from keras_mobilenets.training.checkpoint import (
 from keras_mobilenets.training.checkpoint import save_checkpoint as save_checkpoint
 from keras_mobilenets.training.compiling import compile as compile
 from keras_mobilenets.training.evaluation import evaluate as evaluate
+from keras_mobilenets.training.exporting import export as export
 from keras_mobilenets.training.fitting import Run as Run
 from keras_mobilenets.training.fitting import train as train
 from keras_mobilenets.training.optimizer import RMSprop as RMSprop

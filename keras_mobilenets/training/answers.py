@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -45,20 +46,23 @@ def _class_rows(
 
 
 def tally_answers(
-    model: keras.Model, splits: Splits, split: str, verbose: bool = False
+    forward: Callable[..., tf.Tensor],
+    strategy: tf.distribute.Strategy,
+    splits: Splits,
+    split: str,
+    verbose: bool = False,
 ) -> Any:
-    """All that a model ending in probabilities says of a split, under its strategy.
+    """All that a model ending in probabilities says of a split, under a strategy.
 
     Every process of a strategy gets the same: a `Tally`, or a `LabelTally` where an
     image may have several labels.
     """
-    strategy = model.distribute_strategy
     several = splits.multi_label
 
     def rows_of(
         images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, numbers: tf.Tensor
     ) -> tf.Tensor:
-        scores = tf.cast(model(images, training=False), tf.float32)
+        scores = tf.cast(forward(images, training=False), tf.float32)
         rows = _label_rows if several else _class_rows
         return rows(scores, labels, weights, numbers)
 

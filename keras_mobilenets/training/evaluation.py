@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from keras_mobilenets import storage
 from keras_mobilenets.architecture.arguments import check_choice, check_flag
-from keras_mobilenets.data import Splits, load_data
+from keras_mobilenets.data import Splits
+from keras_mobilenets.deploy import Classifier, read_classifier
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.given import MEMORY_BUDGET, Given, is_table, take
 from keras_mobilenets.storage import check_path
 from keras_mobilenets.training import pictures
 from keras_mobilenets.training.answers import tally_answers
@@ -25,10 +25,10 @@ from keras_mobilenets.training.distribution import is_asynchronous, is_chief
 from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.interruption import watching_workers
 from keras_mobilenets.training.label_tally import LabelTally
+from keras_mobilenets.training.run_data import check_fits, load_run_data
 from keras_mobilenets.training.strategies import make_strategy
 from keras_mobilenets.training.tally import Tally
 from keras_mobilenets.training.workdir import (
-    INDEX,
     check_new,
     find_finished,
     read_report,
@@ -41,6 +41,7 @@ EVALUATION = "evaluation.json"  # in the folder of a report
 def evaluate(
     workdir: str | os.PathLike[str] | None = None,
     *,
+    model: str | os.PathLike[str] | None = None,
     data: Any = None,
     label: str | None = None,
     image: str | None = None,
@@ -55,6 +56,8 @@ def evaluate(
 
     Args:
         workdir: of `train`; by default the newest run in `runs`.
+        model: a .tflite file that `export` wrote, which answers in the place of the
+            run's own model; on one device.
         data: another source with the same classes; by default the run's own, which is
             to be passed again if it was in memory.
         label, image: of that other source, as in `load_data`.
@@ -69,7 +72,7 @@ def evaluate(
     Returns:
         A dict, ready for JSON:
         "loss", cross entropy without label smoothing; "accuracy"; "top5", from 100
-        classes on; "images", how many; "split"; "data"; "workdir";
+        classes on; "images", how many; "split"; "data"; "workdir"; "model", if given;
         "calibration_error", the expected calibration error in 15 bins of equal width
         (Guo et al. 2017, arXiv:1706.04599), and "reliability", these bins
         [{"low", "high", "images", "confidence", "accuracy"}];
@@ -101,59 +104,40 @@ def evaluate(
         check_new(pathlib.Path(report), "report")
     directory = find_finished(workdir)
     settings, stored = read_report(directory)
-    budget = settings.data_options.get("memory_budget", MEMORY_BUDGET)
-    source = take(settings.data if data is None else data, budget)
+    classifier = None
+    if model is not None:
+        classifier = read_classifier(model, os.cpu_count() or 1)
+        check_fits(classifier, model, settings, stored)
+        if strategy not in ("auto", "none") or cpu_replicas is not None:
+            raise UsageError("strategy is for Keras models; got it with a .tflite file")
+        strategy = "none"
     strategy = make_strategy(strategy, cpu_replicas)
     if is_asynchronous(strategy):
         raise UsageError(
             "strategy 'parameter_server' is for training; got it for evaluation: give "
             "strategy='none'"
         )
-    again = isinstance(source, Given) and str(source) == settings.data
-    own = data is None or again
-    for option, value in {"label": label, "image": image}.items():
-        if value is not None and own:
-            raise UsageError(
-                f"{option} is of another source than the run's own data, of which it "
-                f"knows that; got {value!r}: give that source as data"
-            )
-    index = directory / INDEX
-    several = stored.get("multi_label", False)
-    options = settings.data_options
-    if not own:
-        options = {"label": label, "image": image, "multi_label": several}
-        if not _may_have_several(source):
-            del options["multi_label"]
-    splits = load_data(
-        source,
-        resolution=settings.resolution,
-        channels=settings.channels,
-        recipe=settings.recipe,
-        batch_size=settings.recipe.batch_size * strategy.num_replicas_in_sync,
-        seed=settings.seed,
-        data_dir=settings.data_dir if data_dir is None else data_dir,
-        index=index if own and data_dir is None and index.is_file() else None,
-        **options,
+    source, splits = load_run_data(
+        directory,
+        settings,
+        stored,
+        data=data,
+        label=label,
+        image=image,
+        data_dir=data_dir,
+        replicas=strategy.num_replicas_in_sync,
     )
-    if list(splits.classes) != stored["classes"]:
-        raise UsageError(
-            f"data must have the classes that {directory} was trained on "
-            f"({_few(stored['classes'])}); got {str(source)!r} with "
-            f"{_few(splits.classes)}"
-        )
-    if splits.multi_label != several:
-        counts = {True: "several labels, or none,", False: "one label"}
-        raise UsageError(
-            f"data must have {counts[several]} an image, as that of {directory}; got "
-            f"{counts[not several].strip(',')} in {str(source)!r}"
-        )
-    with strategy.scope():
-        model = load_run_model(directory, len(splits.classes))
+    forward = _forward_of(classifier) if classifier else None
+    if forward is None:
+        with strategy.scope():
+            forward = load_run_model(directory, len(splits.classes))
     chief = is_chief(strategy)
     with watching_workers(strategy):
-        tally = tally_answers(model, splits, split, verbose and chief)
-    where = {"split": split, "data": str(source), "workdir": str(directory)}
-    result, worst = (_of_labels if several else _of_classes)(
+        tally = tally_answers(forward, strategy, splits, split, verbose and chief)
+    where = {"split": split, "data": source, "workdir": str(directory)}
+    if model is not None:
+        where["model"] = os.fspath(model)
+    result, worst = (_of_labels if splits.multi_label else _of_classes)(
         tally, splits, {"images": tally.images, **where}
     )
     images = zip(result["mistakes"], splits.names_of(split, worst), strict=True)
@@ -163,11 +147,14 @@ def evaluate(
     return result
 
 
-def _may_have_several(source: Any) -> bool:
-    """Whether images of a source have several labels only if somebody says so."""
-    if isinstance(source, Given):
-        return source.multi_label
-    return is_table(source)
+def _forward_of(classifier: Classifier) -> Callable[..., tf.Tensor]:
+    """A file in the place of a Keras model."""
+
+    def forward(images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        scores = tf.numpy_function(classifier.probabilities, [images], tf.float32)
+        return tf.ensure_shape(scores, [None, len(classifier.classes)])
+
+    return forward
 
 
 def _of_classes(
@@ -238,8 +225,3 @@ def _write_report(
         for name, figure in figures.items():
             figure.savefig(beside / f"{name}.png", dpi=150)
         storage.write_json(beside / EVALUATION, result)
-
-
-def _few(classes: Sequence[str]) -> str:
-    shown = ", ".join(list(classes)[:4])
-    return f"{len(classes)}: {shown}{', ...' if len(classes) > 4 else ''}"

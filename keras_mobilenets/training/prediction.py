@@ -46,6 +46,7 @@ def predict(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     workdir: str | os.PathLike[str] | None = None,
     *,
+    model: str | os.PathLike[str] | None = None,
     top: int | None = None,
     threshold: float | None = None,
     weights: str | os.PathLike[str] | None = None,
@@ -62,6 +63,9 @@ def predict(
         images: a path, or several: of files, of folders (all images in them, also in
             folders inside), or patterns such as "photos/*.jpg".
         workdir: of `train`; by default the newest run in `runs`.
+        model: a .tflite file that `export` wrote, which needs no run: it knows its
+            classes, and how images are prepared if it was exported with that. With a
+            workdir, the run knows it.
         top: how many classes of each image (default 3, or all where an image may have
             several labels).
         threshold: above which probability an image is said to have a label (default
@@ -103,7 +107,13 @@ def predict(
     table = None if csv is None else _check_csv(csv)
     paths = [path for place in given for path in _expand(place)]
     by = find_predictor(
-        workdir, weights, name=name, alpha=alpha, resolution=resolution, recipe=recipe
+        workdir,
+        weights,
+        model,
+        name=name,
+        alpha=alpha,
+        resolution=resolution,
+        recipe=recipe,
     )
     several, classes = by.multi_label, by.classes
     if threshold is not None and not several:
@@ -119,7 +129,7 @@ def predict(
     with _writing(table, top, several) as write:
         load = _loader(by)
         for batch in _batches(paths, load):
-            for path, answer in _answers(by.model, batch):
+            for path, answer in _answers(by.answer, batch):
                 result = _result(path, answer, classes, top, above)
                 write(result)
                 results.append(result)
@@ -222,11 +232,11 @@ def _batches(
 
 
 def _answers(
-    model: keras.Model, batch: list[tuple[str, Loaded]]
+    answer_of: Callable[[np.ndarray], np.ndarray], batch: list[tuple[str, Loaded]]
 ) -> Iterator[tuple[str, np.ndarray | UsageError]]:
     """The probabilities of each image, or why there are none."""
     good = [image for _, image in batch if not isinstance(image, UsageError)]
-    scores = iter(model.predict_on_batch(np.stack(good)) if good else ())
+    scores = iter(answer_of(np.stack(good)) if good else ())
     for path, image in batch:
         answer = image if isinstance(image, UsageError) else next(scores)
         if not isinstance(answer, UsageError) and not np.isfinite(answer).all():

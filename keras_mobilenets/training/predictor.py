@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
+import numpy as np
 
 from keras_mobilenets.architecture.arguments import check_name
-from keras_mobilenets.architecture.shapes import Resolution
+from keras_mobilenets.architecture.shapes import Resolution, as_resolution
+from keras_mobilenets.deploy import read_classifier
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models.pretrained import build_pretrained
 from keras_mobilenets.models.weights.imagenet import imagenet_names
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.settings import AUTHORS
+from keras_mobilenets.storage import check_path
 from keras_mobilenets.training.inference import load_run_model
+from keras_mobilenets.training.run_data import check_fits
 from keras_mobilenets.training.workdir import find_finished, read_report
 from keras_mobilenets.weight_files import find_weights
 
@@ -23,7 +27,7 @@ from keras_mobilenets.weight_files import find_weights
 class Predictor(NamedTuple):
     """A network with the names of its classes, and how images are prepared for it."""
 
-    model: keras.Model
+    answer: Callable[[np.ndarray], np.ndarray]  # a batch -> probabilities
     classes: tuple[str, ...]
     multi_label: bool
     resolution: Resolution
@@ -37,7 +41,7 @@ def of_run(workdir: str | os.PathLike[str] | None) -> Predictor:
     directory = find_finished(workdir)
     settings, report = read_report(directory)
     return Predictor(
-        load_run_model(directory, len(report["classes"])),
+        load_run_model(directory, len(report["classes"])).predict_on_batch,
         tuple(report["classes"]),
         report.get("multi_label", False),
         settings.resolution,
@@ -78,7 +82,7 @@ def of_weights(
     model, loaded = build_pretrained(weights, name, alpha, resolution)
     height, width, channels = model.input_shape[1:]
     return Predictor(
-        model,
+        model.predict_on_batch,
         imagenet_names(model.output_shape[-1]),
         False,
         height if height == width else (height, width),
@@ -88,12 +92,43 @@ def of_weights(
     )
 
 
+def of_file(path: Any, workdir: str | os.PathLike[str] | None) -> Predictor:
+    """A .tflite file, which knows how images are prepared unless a run is to say it.
+
+    Raises:
+        UsageError: it is none, is not of that run, or nobody knows.
+    """
+    file = read_classifier(check_path("model", path), os.cpu_count() or 1)
+    recipe = file.recipe
+    if workdir is not None:
+        settings, report = read_report(find_finished(workdir))
+        check_fits(file, path, settings, report)
+        recipe = settings.recipe
+    if recipe is None:
+        raise UsageError(
+            "workdir must be given where the file does not say how images are "
+            f"prepared; {os.fspath(path)!r} was exported without: km.export(..., "
+            "calibration=km.load_data(...)) writes it down"
+        )
+    height, width, channels = file.shape
+    return Predictor(
+        file.probabilities,
+        file.classes,
+        file.squashing == "sigmoid",
+        as_resolution(height, width),
+        channels,
+        recipe,
+        os.fspath(path),
+    )
+
+
 def find_predictor(
     workdir: str | os.PathLike[str] | None,
     weights: str | os.PathLike[str] | None,
+    file: str | os.PathLike[str] | None = None,
     **network: Any,
 ) -> Predictor:
-    """That of the weights, where there are any, or else of the run.
+    """That of the weights or the file, where there is one, or else of the run.
 
     Raises:
         UsageError: both were given, or options of the one for the other.
@@ -105,7 +140,12 @@ def find_predictor(
                 f"{next(iter(given))} is of weights without a run; got "
                 f"{next(iter(given.values()))!r}, and no weights: a run knows its own"
             )
-        return of_run(workdir)
+        return of_run(workdir) if file is None else of_file(file, workdir)
+    if file is not None:
+        raise UsageError(
+            f"give model or weights, not both; got {os.fspath(file)!r} and "
+            f"{os.fspath(weights)!r}"
+        )
     if workdir is not None:
         raise UsageError(
             f"give workdir or weights, not both; got {os.fspath(workdir)!r} and "

@@ -182,7 +182,7 @@ def test_what_has_broken_since_does_not_count(run, folder, tmp_path, monkeypatch
     """And does not shift the numbers of what comes after it."""
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    load = km.training.evaluation.load_data
+    load = km.training.run_data.load_data
     broken = sorted((copy / "test" / "0").iterdir())[0]
 
     def load_and_break(*args, **options):
@@ -191,7 +191,7 @@ def test_what_has_broken_since_does_not_count(run, folder, tmp_path, monkeypatch
         return found
 
     before = km.evaluate(run.workdir, data=copy, verbose=False)
-    monkeypatch.setattr(km.training.evaluation, "load_data", load_and_break)
+    monkeypatch.setattr(km.training.run_data, "load_data", load_and_break)
     with pytest.warns(UserWarning, match="cannot be read as images"):
         after = km.evaluate(run.workdir, data=copy, verbose=False)
     assert after["images"] == before["images"] - 1

@@ -1,0 +1,225 @@
+"""`export_model`: a Keras model as a file for a device, proven before it counts."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_mobilenets import storage
+from keras_mobilenets.architecture.arguments import check_choice, check_flag, shown
+from keras_mobilenets.deploy import litert
+from keras_mobilenets.deploy.conversion import (
+    KINDS,
+    Kind,
+    as_pixels,
+    convert,
+    from_pixels,
+)
+from keras_mobilenets.deploy.correction import correct
+from keras_mobilenets.deploy.network import Network, network_of
+from keras_mobilenets.deploy.pictures import (
+    Pictures,
+    check_calibration,
+    take_pictures,
+)
+from keras_mobilenets.deploy.proof import THREADS, compare, judged, measure_latency
+from keras_mobilenets.errors import ExportFailed, UsageError
+from keras_mobilenets.recipe import Recipe
+
+INPUTS = ("float32", "uint8")
+SUFFIX = ".tflite"
+LARGEST_HALF = 65504  # that float16 holds
+ACTIVATIONS = 2**28  # bytes of one layer's, while biases are corrected
+
+
+def check_new_file(path: Any) -> pathlib.Path:
+    """Where a file and the report on it can be written.
+
+    Raises:
+        UsageError: something lies there, or it cannot be written, or is called wrongly.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise UsageError(f"path must be that of a new .tflite file; got {shown(path)}")
+    file = pathlib.Path(os.fsdecode(path)).expanduser()
+    if file.suffix.lower() != SUFFIX or "\0" in str(file):
+        raise UsageError(
+            f"path must end in {SUFFIX}, the one format that is written; got "
+            f"{shown(path)}"
+        )
+    for new in (file, _report_of(file)):
+        if os.path.lexists(new):
+            raise UsageError(f"path must be a new file; {str(new)!r} exists")
+    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
+        raise UsageError(
+            f"path must be in a folder that can be written; got {str(file)!r}"
+        )
+    return file
+
+
+def _report_of(file: pathlib.Path) -> pathlib.Path:
+    return file.with_name(f"{file.name}.json")
+
+
+def export_model(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    quantization: str | None = None,
+    calibration: Any = None,
+    labels: Sequence[str] | None = None,
+    input: str = "float32",
+    bias_correction: bool = True,
+    recipe: Recipe | None = None,
+) -> dict[str, Any]:
+    """Write a model as a file, and what it is worth as JSON beside it.
+
+    As `km.export` says, which takes a run too. `recipe` is by which images are prepared
+    for the model; by default that of `calibration`, if it says so.
+    """
+    file = check_new_file(path)
+    check_choice("quantization", quantization, tuple(KINDS))
+    check_choice("input", input, INPUTS)
+    check_flag("bias_correction", bias_correction)
+    kind = KINDS[quantization]
+    if quantization == "int16x8" and input == "uint8":
+        raise UsageError(
+            "input='uint8' cannot be had with quantization='int16x8', for LiteRT does "
+            "not scale pixels in 16 bits; take int8, or input='float32'"
+        )
+    network = network_of(model)
+    pictures = take_pictures(calibration, network.shape)
+    names = _check_labels(labels, pictures, network.classes)
+    if pictures.classes is not None and list(pictures.classes) != names:
+        pictures = pictures._replace(labels=None)  # of other classes
+    if quantization and kind.activation_bits:
+        check_calibration(pictures, quantization)
+    if kind.weights == tf.float16:
+        _check_halves(network)
+    converted = network
+    if kind.activation_bits and bias_correction:
+        converted = _corrected(network, pictures, kind)
+    content = convert(converted, quantization, pictures.calibration, input)
+    operations = litert.count_operations(content)
+    litert.check_operations(operations)
+    about = litert.describe(
+        names, network.squashing, recipe or pictures.recipe, input, quantization
+    )
+    content = litert.with_about(content, about)
+    report = {
+        "file": file.name,
+        "format": kind.text,
+        "bytes": len(content),
+        "operations": operations,
+        "image": list(network.shape),
+        "batch": 1 if network.is_dilated else None,
+        **about,
+        "calibration": _said_of(pictures, bias_correction)
+        if kind.activation_bits
+        else None,
+        "required_agreement": kind.least,
+        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+    }
+    if input == "uint8":
+        seen = from_pixels(as_pixels(pictures.proof))
+        pictures = pictures._replace(proof=seen)
+    classifier = litert.open_classifier(content, THREADS)
+    try:
+        report["proof"] = compare(model, network, classifier, pictures)
+        report["latency"] = measure_latency(classifier, pictures.proof[0])
+        _check_agreement(report["proof"], kind)
+    except ExportFailed as failure:
+        aside = _aside(file)
+        _write(aside, content, report | {"file": aside.name, "failed": str(failure)})
+        raise ExportFailed(f"{failure}. It was kept as {str(aside)!r}") from failure
+    _write(file, content, report)
+    return report | {"path": str(file)}
+
+
+def _check_labels(
+    labels: Sequence[str] | None, pictures: Pictures, count: int
+) -> list[str]:
+    """The names of the classes, numbers where nobody knows them."""
+    if labels is None:
+        labels = pictures.classes or [str(number) for number in range(count)]
+    wrong = isinstance(labels, (str, bytes)) or not isinstance(labels, Sequence)
+    if wrong or not all(isinstance(name, str) for name in labels):
+        raise UsageError(
+            f"labels must be the names of the classes, in order; got {shown(labels)}"
+        )
+    if len(labels) != count:
+        theirs = "" if labels is not pictures.classes else ", those of calibration"
+        raise UsageError(
+            f"labels must be the names of the {count} classes of the model, in order; "
+            f"got {len(labels)}{theirs}"
+        )
+    return list(labels)
+
+
+def _check_halves(network: Network) -> None:
+    for weight in network.logits.weights:
+        largest = float(np.abs(np.asarray(weight)).max(initial=0))
+        if largest > LARGEST_HALF:
+            raise UsageError(
+                f"quantization='float16' holds numbers up to {LARGEST_HALF}; "
+                f"{weight.path!r}, with its batch norm folded in, has {largest:.3g}: "
+                "export in float32"
+            )
+
+
+def _corrected(network: Network, pictures: Pictures, kind: Kind) -> Network:
+    """A copy with rounded kernels and the biases that go with them."""
+    copy = Network(keras.models.clone_model(network.logits), network.squashing)
+    copy.logits.set_weights(network.logits.get_weights())
+    largest = max(
+        4 * int(np.prod(layer.output.shape[1:])) for layer in copy.logits.layers
+    )
+    images = pictures.calibration
+    count = max(1, min(len(images), ACTIVATIONS // largest))
+    some = np.linspace(0, len(images) - 1, count).round().astype(int)
+    assert kind.activation_bits is not None
+    correct(copy.logits, images[some], kind.activation_bits)
+    return copy
+
+
+def _said_of(pictures: Pictures, bias_correction: bool) -> dict[str, Any]:
+    images = pictures.calibration
+    return {
+        "images": len(images),
+        "lowest": float(images.min()),
+        "highest": float(images.max()),
+        "bias_correction": bias_correction,
+    }
+
+
+def _check_agreement(compared: dict[str, Any], kind: Kind) -> None:
+    """Raises ExportFailed where the file says too often something else."""
+    figure, agreement = judged(compared)
+    if agreement < kind.least:
+        of = compared["sure_images"] if figure != "agreement" else compared["images"]
+        sure = " that it is sure of" if figure != "agreement" else ""
+        raise ExportFailed(
+            f"the file agrees with the Keras model on {agreement:.1%} of {of} images"
+            f"{sure}; {kind.text} must agree on {kind.least:.1%}. Try {kind.instead}"
+        )
+
+
+def _aside(file: pathlib.Path) -> pathlib.Path:
+    """The next free name beside it, for a file that failed."""
+    number = 1
+    while True:
+        aside = file.with_name(f"{file.stem}.rejected-{number}{file.suffix}")
+        if not os.path.lexists(aside) and not os.path.lexists(_report_of(aside)):
+            return aside
+        number += 1
+
+
+def _write(file: pathlib.Path, content: bytes, report: dict[str, Any]) -> None:
+    with storage.replacing(file) as beside:
+        beside.write_bytes(content)
+    storage.write_json(_report_of(file), report)

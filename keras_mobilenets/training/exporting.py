@@ -1,0 +1,146 @@
+"""`export`: a model, or that of a finished run, as a file for a device."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_mobilenets.architecture.arguments import check_choice, shown
+from keras_mobilenets.data import Splits, load_data
+from keras_mobilenets.deploy import KINDS, check_new_file, export_model
+from keras_mobilenets.errors import UsageError
+from keras_mobilenets.training.inference import load_run_model
+from keras_mobilenets.training.run_data import load_run_data
+from keras_mobilenets.training.workdir import find_finished, read_report
+
+
+def export(
+    model: keras.Model | str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    quantization: str | None = None,
+    calibration: Any = None,
+    labels: Sequence[str] | None = None,
+    input: str = "float32",
+    bias_correction: bool = True,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Write a trained network as a `.tflite` file, proven before it counts.
+
+    The file has one signature, "classify": image -> logits, probabilities. Batch norm
+    is folded, a network under mixed precision becomes float32, and only operations that
+    every runtime of LiteRT has are in it. Behind it lies a zip with the classes
+    (labels.txt). LiteRT's own runtime runs it at once, and it is compared with Keras on
+    up to 500 images of the test split; below an agreement of 99.9 % (float32), 99 %
+    (float16) or 90 % (8 bits), on the images that Keras is over 0.5 sure of, it is no
+    file: it is kept under another name. See `docs/deploy.md`.
+
+    Args:
+        model: a Keras model that classifies images; or the directory of a finished run,
+            by default the newest in `runs`.
+        path: a new file that ends in .tflite, beside which the report is written as
+            .tflite.json; of a run by default in its directory.
+        quantization: None (float32), "float16" (half the size), "dynamic" (a quarter;
+            slow), "int8" (a quarter, and the fastest) or "int16x8".
+        calibration: images on which int8 and int16x8 measure ranges, and all kinds are
+            proven: `Splits` of `load_data`, whose training images calibrate and whose
+            test split proves; or a dataset of batches, or an array, of images in
+            [-1, 1]. Of a run also any source of `load_data`; by default its own data.
+            Without any, int8 and int16x8 are refused; others are proven on pictures
+            that are made up.
+        labels: names of the classes, in order; by default those of the run or of
+            `Splits`, or their numbers.
+        input: "float32", images in [-1, 1]; or "uint8", pixels, scaled by the file.
+        bias_correction: of int8 and int16x8: make up for what rounding kernels shifts.
+        data_dir: where TFDS keeps its prepared data; of a run.
+
+    Returns:
+        What the file is worth, ready for JSON: "bytes", "operations", "calibration",
+        "proof" (agreement, errors of logits, accuracy), "latency" and more.
+
+    Raises:
+        UsageError: an argument is impossible, the path exists, the model is none that
+            can be exported, or images to calibrate with cannot be right.
+        ExportFailed: the file does not say what the model says.
+
+    >>> export("runs/digits-1", quantization="int8")["proof"]["agreement"]
+    1.0
+    """
+    check_choice("quantization", quantization, tuple(KINDS))
+    options: dict[str, Any] = {
+        "quantization": quantization,
+        "input": input,
+        "bias_correction": bias_correction,
+    }
+    if isinstance(model, keras.Model):
+        if data_dir is not None:
+            raise UsageError(
+                "data_dir is for the model of a run; got it with a Keras model: give "
+                "calibration=km.load_data(..., data_dir=...)"
+            )
+        return export_model(
+            model,
+            check_new_file(path),
+            calibration=calibration,
+            labels=labels,
+            **options,
+        )
+    if model is not None and not isinstance(model, (str, os.PathLike)):
+        raise UsageError(
+            f"model must be a Keras model or the directory of a run; got {shown(model)}"
+        )
+    directory = find_finished(model)
+    if path is None:
+        path = (
+            directory / f"model{'_' if quantization else ''}{quantization or ''}.tflite"
+        )
+    file = check_new_file(path)
+    settings, stored = read_report(directory)
+    images = calibration
+    if calibration is None:
+        images = _own_data(directory, settings, stored, data_dir, quantization)
+    elif isinstance(calibration, (str, os.PathLike)):
+        images = load_data(
+            calibration,
+            resolution=settings.resolution,
+            channels=settings.channels,
+            recipe=settings.recipe,
+            seed=settings.seed,
+            data_dir=settings.data_dir if data_dir is None else data_dir,
+        )
+    return export_model(
+        load_run_model(directory, len(stored["classes"])),
+        file,
+        calibration=images,
+        labels=stored["classes"] if labels is None else labels,
+        recipe=settings.recipe,
+        **options,
+    )
+
+
+def _own_data(
+    directory: pathlib.Path,
+    settings: Any,
+    stored: Mapping[str, Any],
+    data_dir: Any,
+    quantization: str | None,
+) -> Splits | None:
+    """The run's own data; where they are gone, none if the file can do without."""
+    try:
+        return load_run_data(directory, settings, stored, data_dir=data_dir)[1]
+    except UsageError as error:
+        if KINDS[quantization].activation_bits:
+            raise UsageError(
+                f"calibration must be given where the run's own data cannot be had: "
+                f"{error}"
+            ) from error
+        warnings.warn(
+            f"the file is proven on pictures made up, not on the run's own: {error}",
+            stacklevel=3,
+        )
+        return None
