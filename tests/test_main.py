@@ -245,7 +245,7 @@ MISTAKES = {
     "train --recipe quik": ("recipe", "did you mean 'quick'"),
     "train --data digit": ("source", "'digit'", "did you mean"),
     "train --data ./no-folder": ("source", "no-folder", "does not exist"),
-    "train --data ~no-such-user/x": ("source", "no-such-user", "does not exist"),
+    "train --data ~no-such-user/x": ("data", "no-such-user", "no such user"),
     "train --data ./" + "x" * 300: ("data", "255 bytes"),
     "train --workdir " + "x" * 300: ("workdir", "255 bytes"),
     "train --set self=1": ("self", "no argument"),

@@ -315,3 +315,14 @@ def test_what_float16_does_not_hold(few_blocks, model, tmp_path):
         km.UsageError, match="block_1_project/kernel.* export in float32"
     ):
         km.export(large, tmp_path / "file.tflite", quantization="float16")
+
+
+@pytest.mark.parametrize("kind", [None, "float16"])
+def test_a_network_that_has_learned_nothing(kind, few_blocks, tmp_path):
+    """Its scores are all but equal: which is the first says nothing of the file."""
+    model = km.build("mobilenet_v1", **SMALL)
+    path = tmp_path / "new.tflite"
+    report = km.export(model, path, quantization=kind)
+    assert report["proof"]["agreement"] == 1
+    assert report["proof"]["sure_images"] == 0
+    assert path.is_file()
