@@ -283,8 +283,7 @@ MISTAKES = {
     "evaluate": ("workdir", "runs", "keras-mobilenets train"),
     "evaluate .": ("workdir", "'.'", "report.json"),
     "evaluate --split testing": ("split", "testing", "did you mean 'test'"),
-    "predict some.png": ("workdir", "runs", "keras-mobilenets train"),
-    "predict some.png --workdir .": ("workdir", "'.'", "report.json"),
+    "predict some.png": ("images", "some.png", "does not exist"),
     "predict some.png --top 0": ("top", "got 0", "at least 1"),
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import finetuning, report, rounding, search_oracles, shuffling
 from experiments.benchmarks import contenders, features, pipeline, search, training
-from keras_mobilenets.tuning import isolation, runner
+from keras_mobilenets.tuning import isolation, runner, searching
 from tests.tuning.misbehaving import score_without_training
 
 pytestmark = pytest.mark.usefixtures("few_blocks", "here")
@@ -67,6 +67,8 @@ def network(input_shape, alpha, weights=None, classes=1000):
 
 
 def test_a_search_beside_plain_kerastuner(run, monkeypatch):
+    # Imported before: it would keep what takes the server's place for later tests.
+    assert searching.Server is isolation.Server
     monkeypatch.setattr(isolation, "Server", lambda: None)
     scored = functools.partial(runner.Runner, run_trial=score_without_training)
     monkeypatch.setattr(runner, "Runner", scored)

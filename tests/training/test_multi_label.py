@@ -53,10 +53,11 @@ def trained(table, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained") / "run"
     options = ["train", RUN["name"], "--data", str(table), "--multi-label", "--json"]
     for field, value in SETTINGS.items():
-        if isinstance(value, bool):
-            options += [f"--{field}"] * value
-        elif field != "name":
-            options += [f"--{field.replace('_', '-')}", str(value)]
+        option = field.replace("_", "-")
+        if isinstance(value, bool) and field != "verbose":
+            options.append(f"--{option}" if value else f"--no-{option}")
+        elif field not in ("name", "verbose"):
+            options += [f"--{option}", str(value)]
     assert main([*options, "--workdir", str(workdir)]) == 0
     return workdir
 
