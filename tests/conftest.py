@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_mobilenets.architecture.tables import NETWORKS
+from keras_mobilenets.training.strategies import make_strategy
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -28,7 +29,8 @@ def disk_is_not_waited_for():
 # TensorFlow remembers the shape of each number for as long as the process lives.
 @pytest.fixture(scope="session")
 def two_replicas() -> tf.distribute.MirroredStrategy:
-    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+    # The one of the process: the collectives of a second would be numbered as its own.
+    return make_strategy("mirrored", cpu_replicas=2)
 
 
 @pytest.fixture(
