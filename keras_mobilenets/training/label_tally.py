@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_mobilenets.errors import UsageError
 from keras_mobilenets.training.counting import THRESHOLD, mean_f1
-from keras_mobilenets.training.tally import MISTAKES, share
+from keras_mobilenets.training.tally import MISTAKES, counted, share
 
 # What is known of an image, before what it has and what it is said to have: its number
 # in the split, the binary cross entropy, and its weight: 0 for filling.
@@ -48,13 +47,7 @@ class LabelTally:
         Raises:
             UsageError: scores that are no numbers.
         """
-        rows = rows[rows[:, COLUMNS.index("weight")] > 0]
-        wrong = rows[~np.isfinite(rows).all(axis=1)]
-        if len(wrong):
-            raise UsageError(
-                "the model must give probabilities; it gave what is no number (NaN) "
-                f"for image {int(wrong[0, 0])} of the split"
-            )
+        rows = counted(rows, COLUMNS)
         has, scores = np.split(rows[:, len(COLUMNS) :], 2, axis=1)
         self.images += len(rows)
         self.loss += float(rows[:, COLUMNS.index("loss")].sum())

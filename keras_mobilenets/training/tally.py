@@ -24,6 +24,22 @@ MISTAKES = 25  # the worst, that are named
 COLUMNS = ("number", "label", "predicted", "confidence", "loss", "top5", "weight")
 
 
+def counted(rows: np.ndarray, columns: Sequence[str]) -> np.ndarray:
+    """The rows whose weight is not 0; the first column numbers the images.
+
+    Raises:
+        UsageError: scores that are no numbers.
+    """
+    rows = rows[rows[:, columns.index("weight")] > 0]
+    wrong = rows[~np.isfinite(rows).all(axis=1)]
+    if len(wrong):
+        raise UsageError(
+            "the model must give probabilities; it gave what is no number (NaN) "
+            f"for image {int(wrong[0, 0])} of the split"
+        )
+    return rows
+
+
 class Tally:
     """The sums over all rows of `COLUMNS` that were added, float64 [n, columns]."""
 
@@ -42,13 +58,7 @@ class Tally:
         Raises:
             UsageError: scores that are no numbers.
         """
-        rows = rows[rows[:, COLUMNS.index("weight")] > 0]
-        wrong = rows[~np.isfinite(rows).all(axis=1)]
-        if len(wrong):
-            raise UsageError(
-                "the model must give probabilities; it gave what is no number (NaN) "
-                f"for image {int(wrong[0, 0])} of the split"
-            )
+        rows = counted(rows, COLUMNS)
         number, label, predicted = rows[:, :3].astype(np.int64).T
         confidence, loss, top5 = rows[:, 3:6].T
         right = label == predicted
