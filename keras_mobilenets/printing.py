@@ -109,6 +109,37 @@ def print_export(report: dict[str, Any]) -> None:
     print(f"\n{report['path']}, and {report['path']}.json")
 
 
+def print_benchmark(result: dict[str, Any]) -> None:
+    """A table for each batch size, and what was measured."""
+    for batch in dict.fromkeys(row["batch"] for row in result["rows"]):
+        rows = [
+            (
+                row["form"],
+                f"{row['bytes']:,}",
+                *(
+                    f"{row[f'{key}_ms']:.4g}"
+                    for key in ("median", "p10", "p90", "least")
+                ),
+                f"{row['relative']:.2f}",
+                f"{1000 * batch / row['median_ms']:.4g}",
+                row["calls"],
+            )
+            for row in result["rows"]
+            if row["batch"] == batch
+        ]
+        header = [
+            f"batch {batch}", "bytes", "median ms", "10 %", "90 %", "least", "relative",
+            "images/s", "calls",
+        ]  # fmt: skip
+        print(table(header, rows), end="\n\n")
+    network = ", ".join(f"{k} {v}" for k, v in result["network"].items())
+    machine = result["machine"]
+    print(
+        f"{network}; images {'x'.join(map(str, result['image']))}; threads: "
+        f"{result['threads']}, on {machine['cores']} cores of {machine['processor']}"
+    )
+
+
 def print_answers(results: list[dict[str, Any]]) -> None:
     """The classes that `predict` gives each image, the likeliest first."""
     places = max(len(result["classes"]) for result in results)

@@ -12,6 +12,7 @@ if _keras.config.backend() != "tensorflow":
     )
 
 from keras_mobilenets.training.averaging import averaged_weights as averaged_weights
+from keras_mobilenets.training.benchmarking import benchmark as benchmark
 from keras_mobilenets.training.checkpoint import (
     restore_checkpoint as restore_checkpoint,
 )
