@@ -149,11 +149,11 @@ def time_files(
             process = _start(plan, errors)
             try:
                 found = _listen(process, say)
+                if found is None:
+                    raise _failure(process.wait(), errors)
             finally:
                 process.kill()
-                status = process.wait()
-            if found is None:
-                raise _failure(status, errors)
+                process.wait()
     return {
         name: {int(batch): of for batch, of in each.items()}
         for name, each in found.items()

@@ -1,0 +1,149 @@
+"""Turns of a clock that stands still between calls, and a process that is real."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mobilenets.deploy import timing
+from keras_mobilenets.deploy.forms import FORMS, scatter, subject_of, write_forms
+from keras_mobilenets.models import build
+
+
+class Clock:
+    """Moves only while something runs; knows what ran, in order."""
+
+    def __init__(self):
+        self.now, self.ran = 0.0, []
+
+    def __call__(self):
+        return self.now
+
+    def runs(self, **seconds):
+        def run(name):
+            self.ran.append(name)
+            self.now += seconds[name]
+
+        return {name: lambda name=name: run(name) for name in seconds}
+
+
+def test_each_gets_the_same_time_in_turns():
+    clock = Clock()
+    calls = timing.take_turns(clock.runs(fast=0.015, slow=0.06), 6, clock)
+    # Of seven calls a turn six count, of two one.
+    assert len(calls["fast"]) == pytest.approx(6 * 57, abs=6)
+    assert len(calls["slow"]) == pytest.approx(50, abs=1)
+    assert set(np.round(calls["fast"], 9)) == {0.015}
+    half = len(clock.ran) // 2
+    for name in ("fast", "slow"):  # as much of each early as late
+        early = clock.ran[:half].count(name)
+        assert early == pytest.approx(clock.ran[half:].count(name), rel=0.1)
+
+
+def test_the_first_call_of_a_turn_is_not_counted():
+    """A call that comes after the other's finds caches that are cold."""
+    clock = Clock()
+
+    def run(name):
+        clock.now += 0.01 if clock.ran[-1:] == [name] else 0.03
+        clock.ran.append(name)
+
+    calls = timing.take_turns({n: lambda n=n: run(n) for n in "ab"}, 2, clock)
+    assert set(np.round(calls["a"] + calls["b"], 9)) == {0.01}
+
+
+def test_a_slow_one_is_called_a_few_times():
+    clock = Clock()
+    calls = timing.take_turns(clock.runs(fast=0.01, slow=60.0), 1, clock)
+    assert len(calls["slow"]) == timing.FEWEST
+    assert len(calls["fast"]) < 200
+
+
+def test_figures():
+    calls = [0.001 * n for n in range(1, 12)]
+    assert timing.figures(calls) == {
+        "calls": 11,
+        "median_ms": 6.0,
+        "p10_ms": 2.0,
+        "p90_ms": 10.0,
+        "least_ms": 1.0,
+    }
+
+
+@pytest.fixture(scope="module")
+def subject():
+    network = {"alpha": 0.25, "resolution": 32, "classes": 5}
+    model = scatter(build("mobilenet_v1", **network))
+    logits = model.get_layer("logits").kernel
+    logits.assign(logits * 300)
+    return subject_of(model, "mobilenet_v1", 0.25)
+
+
+@pytest.fixture(scope="module")
+def files(subject, tmp_path_factory):
+    kinds = ("keras.applications", "fused", "float32", "int8")
+    chosen = {kind: FORMS[kind] for kind in kinds}
+    return write_forms(subject, chosen, tmp_path_factory.mktemp("forms"), print)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_form_is_the_same_network(subject, files, batch):
+    assert list(files) == ["keras.applications", "fused", "float32", "int8"]
+    images = subject.images[:batch]
+    expected = np.array(subject.model(images))
+    assert expected.std(axis=-1).min() > 0.01
+    for form, file in files.items():
+        answer = timing.RUNTIMES[file.suffix](str(file), images, 1)()
+        if form in ("float32", "int8"):  # logits and probabilities
+            answer = min(answer, key=lambda given: np.abs(given - expected).max())
+        apart = 0.1 if form == "int8" else 1e-5
+        np.testing.assert_allclose(answer, expected, atol=apart, err_msg=form)
+
+
+def test_there_is_no_other_network_with_a_variation(subject, tmp_path):
+    alone = subject._replace(name=None)
+    chosen = {form: FORMS[form] for form in ("keras.applications", "keras")}
+    assert list(write_forms(alone, chosen, tmp_path, print)) == ["keras"]
+
+
+def test_kernels_keep_the_size_of_what_goes_through(subject):
+    """And so no number is denormal, though the network is deep."""
+    inner = [layer.output for layer in subject.model.layers if "_relu" in layer.name]
+    for output in keras.Model(subject.model.input, inner)(subject.images[:2]):
+        assert 1e-3 < np.array(output).std() < 1e3
+
+
+def test_a_process_measures(subject, files):
+    heard = []
+    found = timing.time_files(
+        {form: files[form] for form in ("fused", "int8")},
+        subject.images,
+        batches=(1, 2),
+        threads=1,
+        seconds=0.01,
+        say=heard.append,
+    )
+    assert {form: list(of) for form, of in found.items()} == dict.fromkeys(
+        ("fused", "int8"), [1, 2]
+    )
+    for of in found["int8"].values():
+        assert of["calls"] >= timing.FEWEST
+        assert 0 < of["least_ms"] <= of["p10_ms"] <= of["median_ms"] <= of["p90_ms"]
+    assert [text.split(",")[0] for text in heard] == [
+        "loading for batches of 1",
+        "measuring batches of 1",
+        "loading for batches of 2",
+        "measuring batches of 2",
+    ]
+
+
+def test_a_process_that_ends_early(subject, tmp_path):
+    (tmp_path / "x.tflite").write_bytes(b"no file of LiteRT")
+    with pytest.raises(RuntimeError, match="status 1; it said last: ValueError"):
+        timing.time_files(
+            {"x": tmp_path / "x.tflite"},
+            subject.images,
+            batches=(1,),
+            threads=1,
+            seconds=0.01,
+            say=print,
+        )
