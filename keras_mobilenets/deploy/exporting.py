@@ -81,7 +81,6 @@ def export_model(
         "file": file.name,
         "format": kind.text,
         "image": list(network.shape),
-        "batch": 1 if network.is_dilated else None,
         **about,
         "calibration": _said_of(pictures, bias_correction)
         if kind.activation_bits
@@ -98,6 +97,7 @@ def export_model(
         classifier = form.read(made, THREADS)
         report["bytes"] = _bytes_of(made)
         report["operations"] = classifier.operations
+        report["batch"] = classifier.batch
         try:
             report["proof"] = compare(model, network, classifier, pictures)
             report["latency"] = measure_latency(classifier, pictures.proof[0])

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_mobilenets.architecture.arguments import check_choice, shown
-from keras_mobilenets.deploy import litert
+from keras_mobilenets.deploy import litert, onnx, saved_model
 from keras_mobilenets.deploy.classifier import Classifier
 from keras_mobilenets.deploy.conversion import KINDS, Kind
 from keras_mobilenets.deploy.network import Network
 from keras_mobilenets.errors import UsageError
 
+FOLDER = ""  # has no suffix
 LARGEST = 2**30  # bytes of a file that is read: no MobileNet has a tenth of it
 
 
@@ -25,14 +26,14 @@ class Format(NamedTuple):
 
     `write` takes a new path, a network, what is said of it and images for calibration;
     `read` a path and a number of threads. `mark` are bytes that every such file has,
-    and where.
+    and where; a folder has none.
     """
 
     text: str
     kinds: Mapping[str | None, Kind]
     write: Callable[[pathlib.Path, Network, dict[str, Any], np.ndarray], None]
     read: Callable[[pathlib.Path, int], Classifier]
-    mark: tuple[int, bytes]
+    mark: tuple[int, bytes] | None
     modules: tuple[str, ...] = ()  # of the optional extra of this name
     extra: str = ""
 
@@ -48,14 +49,27 @@ class Format(NamedTuple):
                 ) from error
 
 
+FLOAT32: dict[str | None, Kind] = {None: KINDS[None]}
 FORMATS = {
     ".tflite": Format(
         "a .tflite file", KINDS, litert.write, litert.read, mark=(4, b"TFL3")
     ),
+    ".onnx": Format(
+        "an .onnx file",
+        FLOAT32,
+        onnx.write,
+        onnx.read,
+        mark=(0, b"\x08"),  # the field of the version, which is the first
+        modules=onnx.MODULES,
+        extra="onnx",
+    ),
+    FOLDER: Format(
+        "a SavedModel folder", FLOAT32, saved_model.write, saved_model.read, mark=None
+    ),
 }
 # Files of Keras, which are given otherwise.
 OF_KERAS = ((0, b"PK\x03\x04"), (0, b"\x89HDF"))
-WRITTEN = " or ".join(of.text for of in FORMATS.values())
+WRITTEN = "a .tflite file, an .onnx file or a SavedModel folder"
 
 
 def format_of(path: pathlib.Path) -> Format:
@@ -72,11 +86,17 @@ def check_new_file(path: Any, quantization: Any = None) -> pathlib.Path:
     """
     check_choice("quantization", quantization, tuple(KINDS))
     what = f"path must be that of a new file, {WRITTEN}"
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+    wrong = not isinstance(path, (str, os.PathLike)) or not os.fspath(path)
+    if wrong or b"\0" in os.fsencode(path):
         raise UsageError(f"{what}; got {shown(path)}")
     file = pathlib.Path(os.fsdecode(path)).expanduser()
-    if file.suffix.lower() not in FORMATS or "\0" in str(file):
-        raise UsageError(f"{what}, by its suffix; got {shown(path)}")
+    suffix = file.suffix.lower()
+    # ".onnx" has no suffix, and is meant to be no folder.
+    if suffix not in FORMATS or (suffix == FOLDER and "." in file.name):
+        raise UsageError(
+            f"{what}, that is, end in .tflite or .onnx, or have no dot; got "
+            f"{shown(path)}"
+        )
     for new in (file, report_of(file)):
         if os.path.lexists(new):
             raise UsageError(f"path must be a new file; {str(new)!r} exists")
@@ -119,7 +139,14 @@ def read_classifier(path: str | os.PathLike[str], threads: int = 1) -> Classifie
 
 
 def _format_in(path: str | os.PathLike[str]) -> Format:
-    what, given = f"model must be {WRITTEN}", repr(os.fspath(path))
+    what, given = f"model must be {WRITTEN}, as km.export writes", repr(os.fspath(path))
+    if os.path.isdir(path):
+        if os.path.isfile(os.path.join(path, saved_model.GRAPH)):
+            return FORMATS[FOLDER]
+        raise UsageError(
+            f"{what}; got {given}, a folder without {saved_model.GRAPH}: give a run as "
+            "workdir"
+        )
     if not os.path.isfile(path):
         raise UsageError(f"{what}; got {given}: not a file")
     if os.path.getsize(path) > LARGEST:
@@ -127,14 +154,14 @@ def _format_in(path: str | os.PathLike[str]) -> Format:
     with open(path, "rb") as file:
         head = file.read(8)
     for of in FORMATS.values():
-        if _has(head, of.mark):
+        if of.mark and _has(head, of.mark):
             return of
     if any(_has(head, mark) for mark in OF_KERAS):
         raise UsageError(
-            f"{what}, as km.export writes; got {given}, a file of Keras: give the run "
-            "that it is of as workdir, or predict by its weights"
+            f"{what}; got {given}, a file of Keras: give the run that it is of as "
+            "workdir, or what km.export makes of it"
         )
-    raise UsageError(f"{what}, as km.export writes; got {given}, which is none")
+    raise UsageError(f"{what}; got {given}, which is none")
 
 
 def _has(head: bytes, mark: tuple[int, bytes]) -> bool:
