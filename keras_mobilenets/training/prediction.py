@@ -8,7 +8,7 @@ import glob
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -99,9 +99,13 @@ def predict(
     check_flag("verbose", verbose)
     if isinstance(images, (str, os.PathLike)):
         images = [images]
-    if not isinstance(images, Iterable):
-        raise UsageError(f"images must be paths of image files; got {shown(images)}")
-    given = [check_path("images", path) and os.fspath(path) for path in images]
+    try:
+        several_paths = list(images)
+    except TypeError:  # of a tensor without dimensions, which is an Iterable too
+        raise UsageError(
+            f"images must be paths of image files; got {shown(images)}"
+        ) from None
+    given = [check_path("images", path) and os.fspath(path) for path in several_paths]
     if not given:
         raise UsageError("images must name at least one file; got none")
     table = None if csv is None else _check_csv(csv)
