@@ -127,7 +127,7 @@ def read_classifier(path: str | os.PathLike[str], threads: int = 1) -> Classifie
     Raises:
         UsageError: it is none, or damaged.
     """
-    of = _format_in(path)
+    of = FORMATS[format_in(path)]
     of.check_modules()
     try:
         return of.read(pathlib.Path(path), threads)
@@ -138,11 +138,16 @@ def read_classifier(path: str | os.PathLike[str], threads: int = 1) -> Classifie
         ) from error
 
 
-def _format_in(path: str | os.PathLike[str]) -> Format:
+def format_in(path: str | os.PathLike[str]) -> str:
+    """Of which format a file is by what it is, as a key of FORMATS.
+
+    Raises:
+        UsageError: of none.
+    """
     what, given = f"model must be {WRITTEN}, as km.export writes", repr(os.fspath(path))
     if os.path.isdir(path):
         if os.path.isfile(os.path.join(path, saved_model.GRAPH)):
-            return FORMATS[FOLDER]
+            return FOLDER
         raise UsageError(
             f"{what}; got {given}, a folder without {saved_model.GRAPH}: give a run as "
             "workdir"
@@ -153,9 +158,9 @@ def _format_in(path: str | os.PathLike[str]) -> Format:
         raise UsageError(f"{what}, of at most {LARGEST:,} bytes; {given} is larger")
     with open(path, "rb") as file:
         head = file.read(8)
-    for of in FORMATS.values():
+    for suffix, of in FORMATS.items():
         if of.mark and _has(head, of.mark):
-            return of
+            return suffix
     if any(_has(head, mark) for mark in OF_KERAS):
         raise UsageError(
             f"{what}; got {given}, a file of Keras: give the run that it is of as "

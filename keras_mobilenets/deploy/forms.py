@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from keras_mobilenets.deploy.conversion import KINDS, convert
+from keras_mobilenets.deploy.classifier import describe
+from keras_mobilenets.deploy.conversion import KINDS
 from keras_mobilenets.deploy.folding import fuse
+from keras_mobilenets.deploy.formats import FORMATS
 from keras_mobilenets.deploy.network import Network, network_of
 from keras_mobilenets.deploy.pictures import take_pictures
+from keras_mobilenets.deploy.timing import KERAS
+from keras_mobilenets.errors import UsageError
 
 STOCK = {
     "mobilenet_v1": keras.applications.MobileNet,
@@ -36,19 +41,27 @@ class Subject(NamedTuple):
 
 
 class Form(NamedTuple):
-    """One form: `make` gives a Keras model, or the content of a file of `suffix`.
+    """One form: `write` makes a file of it, which `runtime` runs (see timing.py).
 
-    None where there is no such form of a network.
+    `check` raises UsageError where there is no such form, of this network or here.
     """
 
     text: str
-    suffix: str
-    make: Callable[[Subject], keras.Model | bytes | None]
+    runtime: str
+    write: Callable[[pathlib.Path, Subject], Any]
+    check: Callable[[Subject], Any] = lambda subject: None
 
 
-def _stock(subject: Subject) -> keras.Model | None:
+def _check_stock(subject: Subject) -> None:
     if subject.name is None:
-        return None
+        raise UsageError(
+            "keras.applications has a network without variations only, by its name or "
+            f"of a run; got {subject.model.name!r}"
+        )
+
+
+def _write_stock(path: pathlib.Path, subject: Subject) -> None:
+    assert subject.name is not None
     made = STOCK[subject.name](
         input_shape=subject.folded.shape,
         alpha=subject.alpha,
@@ -58,27 +71,37 @@ def _stock(subject: Subject) -> keras.Model | None:
     weights = zip(subject.model.get_weights(), made.weights, strict=True)
     # V1's classifier is a 1x1 convolution there.
     made.set_weights([np.reshape(value, like.shape) for value, like in weights])
-    return made
+    made.save(path)
 
 
-def _lite(quantization: str | None) -> Form:
-    text = f"LiteRT, {quantization or 'float32'}"
-    return Form(
-        text,
-        ".tflite",
-        lambda subject: convert(
-            subject.folded, quantization, subject.images[:CALIBRATION], "float32"
-        ),
-    )
+def _exported(text: str, suffix: str, quantization: str | None = None) -> Form:
+    """A form that is a file of `export`, without its proof: it is not used."""
+    of = FORMATS[suffix]
+
+    def write(path: pathlib.Path, subject: Subject) -> None:
+        folded = subject.folded
+        classes = [str(number) for number in range(folded.classes)]
+        about = describe(classes, folded.squashing, None, "float32", quantization)
+        of.write(path, folded, about, subject.images[:CALIBRATION])
+
+    return Form(text, suffix, write, lambda subject: of.check_modules())
 
 
 FORMS = {
-    "keras.applications": Form("keras.applications, tf.function", ".keras", _stock),
-    "keras": Form("tf.function", ".keras", lambda subject: subject.model),
-    "fused": Form(
-        "batch norm folded, tf.function", ".keras", lambda subject: fuse(subject.model)
+    "keras.applications": Form(
+        "keras.applications, tf.function", KERAS, _write_stock, _check_stock
     ),
-    **{kind or "float32": _lite(kind) for kind in KINDS},
+    "keras": Form("tf.function", KERAS, lambda path, subject: subject.model.save(path)),
+    "fused": Form(
+        "batch norm folded, tf.function",
+        KERAS,
+        lambda path, subject: fuse(subject.model).save(path),
+    ),
+    **{
+        kind or "float32": _exported(f"LiteRT, {kind or 'float32'}", ".tflite", kind)
+        for kind in KINDS
+    },
+    "onnx": _exported("ONNX, float32, onnxruntime", ".onnx"),
 }
 
 
@@ -94,24 +117,36 @@ def subject_of(
     return Subject(model, folded, take_pictures(None, folded.shape).proof, name, alpha)
 
 
+def choose(subject: Subject, names: Sequence[str] | None) -> dict[str, Form]:
+    """The forms of these names, or by default all that there are of this network.
+
+    Raises:
+        UsageError: there is no such form of it, or here.
+    """
+    if names is not None:
+        for name in names:
+            FORMS[name].check(subject)
+        return {name: FORMS[name] for name in names}
+    found = {}
+    for name, form in FORMS.items():
+        with contextlib.suppress(UsageError):
+            form.check(subject)
+            found[name] = form
+    return found
+
+
 def write_forms(
     subject: Subject,
     forms: Mapping[str, Form],
     folder: pathlib.Path,
     say: Callable[[str], None],
 ) -> dict[str, pathlib.Path]:
-    """A file of each form that there is of this network, in a folder that exists."""
+    """A file of each form, in a folder that exists."""
     files = {}
     for name, form in forms.items():
         say(f"making {form.text}")
-        made = form.make(subject)
-        path = folder / f"{name}{form.suffix}"
-        if isinstance(made, keras.Model):
-            made.save(path)
-        elif made is not None:
-            path.write_bytes(made)
-        if made is not None:
-            files[name] = path
+        files[name] = folder / f"{name}{form.runtime}"
+        form.write(files[name], subject)
     return files
 
 

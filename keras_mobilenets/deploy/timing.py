@@ -59,14 +59,45 @@ def _of_litert(path: str, images: np.ndarray, threads: int) -> Run:
     return run
 
 
+def _of_onnx(path: str, images: np.ndarray, threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(path, options, providers=providers)
+    (given,) = session.get_inputs()
+    pixels = given.type == "tensor(uint8)"
+    images = _like(images, np.uint8 if pixels else np.float32)
+    return lambda: session.run(None, {given.name: images})
+
+
+def _of_saved_model(path: str, images: np.ndarray, threads: int) -> Run:
+    import tensorflow as tf
+
+    run = tf.saved_model.load(path).signatures["classify"]
+    ((name, given),) = run.structured_input_signature[1].items()
+    images = _like(images, given.dtype.as_numpy_dtype)
+    return lambda: {k: v.numpy() for k, v in run(**{name: tf.constant(images)}).items()}
+
+
 def _like(images: np.ndarray, dtype: Any) -> np.ndarray:
-    """Images for a file that takes them, or pixels, in [-1, 1] or in 0..255."""
+    """Images for a file that takes them, in [-1, 1], or as pixels, in 0..255."""
     if dtype == np.float32:
         return images
     return ((images + 1) * 127.5).astype(dtype)
 
 
-RUNTIMES = {".keras": _of_keras, ".tflite": _of_litert}
+KERAS = ".keras"  # what is no format of `export`
+# What runs a file, by the suffix of its kind: (path, images of a batch, threads).
+RUNTIMES: dict[str, Callable[[str, np.ndarray, int], Run]] = {
+    KERAS: _of_keras,
+    ".tflite": _of_litert,
+    ".onnx": _of_onnx,
+    "": _of_saved_model,
+}
 
 
 def take_turns(
@@ -116,7 +147,7 @@ def figures(calls: list[float]) -> dict[str, Any]:
 
 
 def time_files(
-    files: Mapping[str, pathlib.Path],
+    files: Mapping[str, tuple[str, pathlib.Path]],
     images: np.ndarray,
     *,
     batches: tuple[int, ...],
@@ -127,7 +158,7 @@ def time_files(
     """Figures of each file at each batch size, on the processor.
 
     Args:
-        files: `.keras` files of Keras, and those of `export`.
+        files: name -> (a key of RUNTIMES, path).
         images: float32 [n, height, width, channels] in [-1, 1].
         seconds: of each file at each batch size.
         say: hears how far it is.
@@ -139,7 +170,7 @@ def time_files(
         given = pathlib.Path(folder, "images.npy")
         np.save(given, images)
         plan = {
-            "files": {name: os.fspath(file) for name, file in files.items()},
+            "files": {name: (kind, str(file)) for name, (kind, file) in files.items()},
             "images": os.fspath(given),
             "batches": batches,
             "threads": threads,
@@ -221,8 +252,8 @@ def _measure(plan: dict[str, Any]) -> None:
         tell(said=f"loading for batches of {batch}")
         given = np.resize(images, (batch, *images.shape[1:]))
         runs = {
-            name: RUNTIMES[pathlib.Path(file).suffix](file, given, plan["threads"])
-            for name, file in plan["files"].items()
+            name: RUNTIMES[kind](file, given, plan["threads"])
+            for name, (kind, file) in plan["files"].items()
         }
         expected = plan["seconds"] * len(runs)
         tell(said=f"measuring batches of {batch}, about {expected:.0f} s")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mobilenets.architecture.arguments import (
     check_choice,
@@ -22,8 +23,17 @@ from keras_mobilenets.architecture.arguments import (
 from keras_mobilenets.architecture.shapes import Resolution
 from keras_mobilenets.architecture.tables import NETWORKS
 from keras_mobilenets.deploy import read_classifier
-from keras_mobilenets.deploy.forms import FORMS, scatter, subject_of, write_forms
+from keras_mobilenets.deploy.formats import format_in
+from keras_mobilenets.deploy.forms import (
+    FORMS,
+    Subject,
+    choose,
+    scatter,
+    subject_of,
+    write_forms,
+)
 from keras_mobilenets.deploy.pictures import take_pictures
+from keras_mobilenets.deploy.saved_model import GRAPH
 from keras_mobilenets.deploy.timing import time_files
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.machine import about_machine
@@ -38,8 +48,6 @@ ACCEPTED = (
     f"{' or '.join(map(repr, NETWORKS))}, a Keras model, the directory of a finished "
     "run, or a file that export wrote"
 )
-Say = Callable[[str], None]
-Figures = dict[str, dict[int, dict[str, Any]]]
 
 
 def benchmark(
@@ -61,11 +69,12 @@ def benchmark(
 
     Forms are "keras.applications" (their network of the same alpha and size, of one
     that has no variation), "keras" (the model itself, in a `tf.function`), "fused"
-    (batch norm folded, in a `tf.function`), and files of LiteRT: "float32", "float16",
-    "dynamic", "int8" and "int16x8". They take turns in one process, of their own, on
-    the processor, so that a busy machine slows all alike. A call is timed from an array
-    of images to one of answers. How long it takes depends on the network, not on its
-    weights, and hardly on the images, so that both may be made up.
+    (batch norm folded, in a `tf.function`), files of LiteRT ("float32", "float16",
+    "dynamic", "int8", "int16x8"), and "onnx", where the extra of that name is
+    installed. They take turns in one process, of their own, on the processor, so that a
+    busy machine slows all alike. A call is timed from an array of images to one of
+    answers. How long it takes depends on the network, not on its weights and images,
+    so that both may be made up.
 
     Args:
         model: the name of a network, which gets random weights; a Keras model that
@@ -81,8 +90,8 @@ def benchmark(
         **variant: variations of a network by its name, as in `build`.
 
     Returns:
-        {"rows": [{"form", "text", "bytes", "batch", "calls", "median_ms", "p10_ms",
-        "p90_ms", "least_ms", "relative"}], "threads", "machine", ...}, ready for JSON.
+        {"rows": [{"form", "batch", "bytes", "calls", "median_ms", "p10_ms", "p90_ms",
+        "least_ms", "relative"}], "threads", "machine", ...}, ready for JSON.
         Milliseconds are of a call; "relative" is the median as a share of that of the
         first form with the same batch.
 
@@ -105,14 +114,21 @@ def benchmark(
     )
     seconds = check_number("seconds", seconds, low=0, open_low=True, high=3600)
     check_flag("verbose", verbose)
-    network = {
+    given = {
         "alpha": alpha,
         "rho": rho,
         "resolution": resolution,
         "channels": channels,
         "classes": classes,
+        **variant,
     }
-    network = {k: v for k, v in network.items() if v is not None} | variant
+    network = {option: value for option, value in given.items() if value is not None}
+    if network and not _is_name(model):
+        option, value = next(iter(network.items()))
+        raise UsageError(
+            f"{option} is of a network by its name ({', '.join(NETWORKS)}); got "
+            f"{option}={shown(value)} for {shown(model)}, which has its own"
+        )
 
     def say(text: str) -> None:
         if verbose:
@@ -124,36 +140,30 @@ def benchmark(
         "seconds": seconds,
         "say": say,
     }
-    named = isinstance(model, str) and model in NETWORKS
-    if network and not named:
-        option, value = next(iter(network.items()))
-        raise UsageError(
-            f"{option} is of a network by its name ({', '.join(NETWORKS)}); got "
-            f"{option}={shown(value)} for {shown(model)}, which has its own"
-        )
-    if named:
-        made = scatter(build(model, **network))
-        alpha = network.get("alpha", 1.0)
-        about = {"name": model, **network}
-        rows, shape = _of_model(made, forms, how, None if variant else model, alpha)
-    elif isinstance(model, keras.Model):
-        about = {"model": model.name}
-        rows, shape = _of_model(model, forms, how)
+    if _is_name(model) or isinstance(model, keras.Model):
+        path = None
     else:
         path = _check_path(model)
-        about = {"model": str(path)}
-        if path.is_dir():
-            settings, report = read_report(find_finished(path))
-            made = load_run_model(path, len(report["classes"]))
-            name = None if settings.variant else settings.name
-            rows, shape = _of_model(made, forms, how, name, settings.alpha)
-        elif forms is not None:
+    if path is None or (path.is_dir() and not (path / GRAPH).is_file()):
+        about, subject = _find_subject(model, path, network, bool(variant))
+        chosen = choose(subject, forms)
+        shape = subject.folded.shape
+        with tempfile.TemporaryDirectory() as folder:
+            paths = write_forms(subject, chosen, pathlib.Path(folder), say)
+            files = {form: (chosen[form].runtime, file) for form, file in paths.items()}
+            rows = _rows(files, subject.images, how)
+        for row in rows:
+            row["text"] = chosen[row["form"]].text
+    else:
+        if forms is not None:
             raise UsageError(
                 f"forms are of a network or a run; got {', '.join(forms)} for the file "
                 f"{str(path)!r}, which is one already"
             )
-        else:
-            rows, shape = _of_file(path, how)
+        about = {"file": path.name}
+        shape = read_classifier(path).shape  # raises where it cannot be run
+        images = take_pictures(None, shape).proof
+        rows = _rows({path.name: (format_in(path), path)}, images, how)
     return {
         "network": about,
         "image": list(shape),
@@ -162,6 +172,10 @@ def benchmark(
         "rows": rows,
         "machine": about_machine(),
     }
+
+
+def _is_name(model: Any) -> bool:
+    return isinstance(model, str) and model in NETWORKS
 
 
 def _several(argument: str, given: Any, check: Callable[[Any], Any]) -> tuple[Any, ...]:
@@ -186,54 +200,46 @@ def _check_path(model: Any) -> pathlib.Path:
     return path
 
 
-def _of_model(
-    model: keras.Model,
-    forms: tuple[str, ...] | None,
-    how: dict[str, Any],
-    name: str | None = None,
-    alpha: float = 1.0,
-) -> tuple[list[dict[str, Any]], tuple[int, ...]]:
-    """Rows of all forms of a model, or of some, and the shape of an image."""
-    if forms is not None and "keras.applications" in forms and name is None:
-        raise UsageError(
-            "forms: 'keras.applications' has only networks without a variation, by "
-            f"their name or of a run; got it for {model.name!r}"
-        )
-    subject = subject_of(model, name, alpha)
-    chosen = {form: FORMS[form] for form in forms or FORMS}
-    with tempfile.TemporaryDirectory() as folder:
-        files = write_forms(subject, chosen, pathlib.Path(folder), how["say"])
-        found = time_files(files, subject.images, **how)
-        texts = {form: chosen[form].text for form in files}
-        rows = _rows(files, texts, found)
-    return rows, subject.folded.shape
-
-
-def _of_file(
-    path: pathlib.Path, how: dict[str, Any]
-) -> tuple[list[dict[str, Any]], tuple[int, ...]]:
-    shape = read_classifier(path).shape  # that it can be run
-    images = take_pictures(None, shape).proof
-    files = {path.name: path}
-    found = time_files(files, images, **how)
-    return _rows(files, {path.name: path.name}, found), shape
+def _find_subject(
+    model: Any, run: pathlib.Path | None, network: dict[str, Any], varied: bool
+) -> tuple[dict[str, Any], Subject]:
+    """What is timed, and how it is called: by a name, a model, or that of a run."""
+    if run is not None:
+        settings, report = read_report(find_finished(run))
+        made = load_run_model(run, len(report["classes"]))
+        name = None if settings.variant else settings.name
+        return {"run": run.name}, subject_of(made, name, settings.alpha)
+    if isinstance(model, keras.Model):
+        return {"model": model.name}, subject_of(model)
+    made = scatter(build(model, **network))
+    name = None if varied else model
+    return {"name": model, **network}, subject_of(made, name, network.get("alpha", 1.0))
 
 
 def _rows(
-    files: dict[str, pathlib.Path], texts: dict[str, str], found: Figures
+    files: dict[str, tuple[str, pathlib.Path]],
+    images: np.ndarray,
+    how: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    first = found[next(iter(files))]
+    """A row of each file with each batch, relative to the first file."""
+    found = time_files(files, images, **how)
+    first = next(iter(found.values()))
     return [
         {
             "form": name,
-            "text": texts[name],
-            "bytes": files[name].stat().st_size,
             "batch": batch,
+            "bytes": _size(path),
             **found[name][batch],
             "relative": round(
                 found[name][batch]["median_ms"] / first[batch]["median_ms"], 4
             ),
         }
-        for batch in first
-        for name in files
+        for batch in how["batches"]
+        for name, (_, path) in files.items()
     ]
+
+
+def _size(path: pathlib.Path) -> int:
+    """Bytes of a file, or of all in a folder."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())

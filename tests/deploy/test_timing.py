@@ -1,11 +1,23 @@
 """Turns of a clock that stands still between calls, and a process that is real."""
 
+import sys
+from importlib.util import find_spec
+
 import keras
 import numpy as np
 import pytest
 
 from keras_mobilenets.deploy import timing
-from keras_mobilenets.deploy.forms import FORMS, scatter, subject_of, write_forms
+from keras_mobilenets.deploy.classifier import describe
+from keras_mobilenets.deploy.formats import FORMATS
+from keras_mobilenets.deploy.forms import (
+    FORMS,
+    choose,
+    scatter,
+    subject_of,
+    write_forms,
+)
+from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build
 
 
@@ -80,9 +92,9 @@ def subject():
 
 @pytest.fixture(scope="module")
 def files(subject, tmp_path_factory):
-    kinds = ("keras.applications", "fused", "float32", "int8")
-    chosen = {kind: FORMS[kind] for kind in kinds}
-    return write_forms(subject, chosen, tmp_path_factory.mktemp("forms"), print)
+    chosen = choose(subject, ["keras.applications", "fused", "float32", "int8"])
+    paths = write_forms(subject, chosen, tmp_path_factory.mktemp("forms"), print)
+    return {form: (chosen[form].runtime, path) for form, path in paths.items()}
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -91,18 +103,43 @@ def test_every_form_is_the_same_network(subject, files, batch):
     images = subject.images[:batch]
     expected = np.array(subject.model(images))
     assert expected.std(axis=-1).min() > 0.01
-    for form, file in files.items():
-        answer = timing.RUNTIMES[file.suffix](str(file), images, 1)()
+    for form, (runtime, path) in files.items():
+        answer = timing.RUNTIMES[runtime](str(path), images, 1)()
         if form in ("float32", "int8"):  # logits and probabilities
             answer = min(answer, key=lambda given: np.abs(given - expected).max())
         apart = 0.1 if form == "int8" else 1e-5
         np.testing.assert_allclose(answer, expected, atol=apart, err_msg=form)
 
 
-def test_there_is_no_other_network_with_a_variation(subject, tmp_path):
-    alone = subject._replace(name=None)
-    chosen = {form: FORMS[form] for form in ("keras.applications", "keras")}
-    assert list(write_forms(alone, chosen, tmp_path, print)) == ["keras"]
+def test_the_forms_that_there_are(subject):
+    with_onnx = {"onnx"} if find_spec("onnxruntime") else set()
+    assert set(FORMS) - set(choose(subject, None)) == {"onnx"} - with_onnx
+    varied = subject._replace(name=None)
+    assert "keras.applications" not in choose(varied, None)
+    with pytest.raises(UsageError, match="keras.applications has a network without"):
+        choose(varied, ["keras", "keras.applications"])
+
+
+def test_onnx_where_it_is_not_installed(subject, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "onnx" not in choose(subject, None)
+    with pytest.raises(UsageError, match=r"pip install 'keras_mobilenets\[onnx\]'"):
+        choose(subject, ["onnx"])
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ""])
+@pytest.mark.parametrize("input", ["float32", "uint8"])
+def test_other_files_of_export(subject, tmp_path, suffix, input):
+    if suffix:
+        pytest.importorskip("onnxruntime")
+    path = tmp_path / f"file{suffix}"
+    about = describe(list("abcde"), "softmax", None, input, None)
+    FORMATS[suffix].write(path, subject.folded, about, subject.images)
+    answer = timing.RUNTIMES[suffix](str(path), subject.images[:2], 1)()
+    answers = answer.values() if isinstance(answer, dict) else answer
+    expected = np.array(subject.model(subject.images[:2]))
+    apart = min(np.abs(given - expected).max() for given in answers)
+    assert apart < (0.05 if input == "uint8" else 1e-4)
 
 
 def test_kernels_keep_the_size_of_what_goes_through(subject):
@@ -140,7 +177,7 @@ def test_a_process_that_ends_early(subject, tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"no file of LiteRT")
     with pytest.raises(RuntimeError, match="status 1; it said last: ValueError"):
         timing.time_files(
-            {"x": tmp_path / "x.tflite"},
+            {"x": (".tflite", tmp_path / "x.tflite")},
             subject.images,
             batches=(1,),
             threads=1,
