@@ -39,12 +39,12 @@ OPSET = 18  # the newest that tf2onnx writes; of 2022
 OUTPUTS = ("logits", "probabilities")
 NETWORK = {
     *("Conv", "Clip", "Relu", "Add", "GlobalAveragePool", "ReduceMean", "Gemm"),
-    *("Softmax", "Sigmoid"),
+    *("MatMul", "Softmax", "Sigmoid"),
     "Pad",  # of padding="symmetric"
     *("Transpose", "Reshape"),  # to channels first, and back
 }
 SCALING = {"Cast", "Mul", "Sub"}  # of pixels, where the file takes these
-DOMAINS = {"", "ai.onnx"}  # two names of ONNX' own operations
+DOMAINS = {"", "ai.onnx"}  # both names of ONNX' own operations
 # The fields of an attribute that hold numbers and text, and nothing else.
 PLAIN = {*("name", "type", "doc_string"), *("f", "i", "s", "floats", "ints", "strings")}
 
@@ -64,6 +64,7 @@ def write(
     graph.name, graph.doc_string = SIGNATURE, ""  # a name of TensorFlow's, with a count
     _merge_dense(graph)
     _name_batch(graph)
+    _name_again(graph)
     used = {node.domain for node in graph.node}
     unused = [o for o in model.opset_import if o.domain and o.domain not in used]
     for opset in unused:
@@ -82,7 +83,6 @@ def _convert(network: Network, input: str) -> Any:
             import tf2onnx  # sets how much TensorFlow says, for all that follow
 
             logger.setLevel(logging.CRITICAL)
-            tf2onnx.utils.INTERNAL_NAME = 1  # the same names every time
             classify = make_signature(network, input)
             model, _ = tf2onnx.convert.from_function(
                 classify, classify.input_signature, opset=OPSET
@@ -100,30 +100,52 @@ def _merge_dense(graph: Any) -> None:
     """A Dense layer as one Gemm; tf2onnx does it only where the batch is known."""
     import onnx
 
-    constants = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     reads = Counter(name for node in graph.node for name in node.input)
-    makers = {node.output[0]: node for node in graph.node}
-    for place, node in enumerate(graph.node):
-        if node.op_type != "Add":
+    products = {node.output[0]: node for node in graph.node if node.op_type == "MatMul"}
+    for node in list(graph.node):
+        product = products.get(node.input[0])
+        if node.op_type != "Add" or product is None or reads[node.input[0]] > 1:
             continue
-        product = makers.get(node.input[0])
-        bias = node.input[1]
-        if product is None or product.op_type != "MatMul" or reads[node.input[0]] > 1:
-            continue
-        kernel = product.input[1]
-        if len(constants.get(kernel, ())) != 2 or len(constants.get(bias, ())) != 1:
-            continue
-        merged = onnx.helper.make_node(
-            "Gemm", [product.input[0], kernel, bias], list(node.output), node.name
-        )
-        graph.node[place].CopyFrom(merged)
-        graph.node.remove(product)
-        return _merge_dense(graph)
+        (x, kernel), bias = product.input, node.input[1]
+        if (ranks.get(kernel), ranks.get(bias)) == (2, 1):
+            node.CopyFrom(
+                onnx.helper.make_node("Gemm", [x, kernel, bias], node.output, node.name)
+            )
+            graph.node.remove(product)
 
 
 def _name_batch(graph: Any) -> None:
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+def _name_again(graph: Any) -> None:
+    """The same names every time; tf2onnx has counters of its process in them.
+
+    An output is named after the layer that it is of, weights after who reads them.
+    """
+    kept = [value.name for value in (*graph.input, *graph.output)]
+    named, taken = {name: name for name in ("", *kept)}, Counter(kept)
+
+    def name_one(old: str, wanted: str) -> str:
+        if old not in named:
+            taken[wanted] += 1
+            count = taken[wanted]
+            named[old] = wanted if count == 1 else f"{wanted}_{count}"
+        return named[old]
+
+    for node in graph.node:
+        node.name = node.name.split("__")[0]
+        for place, old in enumerate(node.input):
+            node.input[place] = name_one(old, f"{node.name}.{place}")
+        for place, old in enumerate(node.output):
+            node.output[place] = name_one(old, node.name)
+        node.name = node.output[0]
+    for tensor in graph.initializer:
+        tensor.name = named.get(tensor.name, tensor.name)
+    graph.initializer.sort(key=lambda tensor: tensor.name)
+    del graph.value_info[:]
 
 
 def count_operations(model: Any) -> dict[str, int]:
@@ -187,7 +209,9 @@ def read(path: pathlib.Path, threads: int) -> Classifier:
     model = onnx.ModelProto.FromString(path.read_bytes())
     model.DiscardUnknownFields()  # what could not be checked
     operations = check_network(model)
-    about = {entry.key: entry.value for entry in model.metadata_props}[ABOUT]
+    texts = {entry.key: entry.value for entry in model.metadata_props}
+    if ABOUT not in texts:
+        raise UsageError(f"it has no {ABOUT}, which says its classes")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -207,5 +231,5 @@ def read(path: pathlib.Path, threads: int) -> Classifier:
         return logits, probabilities
 
     return classifier_of(
-        about, by_batches(run, BATCH), image.shape, operations, threads
+        texts[ABOUT], by_batches(run, BATCH), image.shape, operations, threads
     )

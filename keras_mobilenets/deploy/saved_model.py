@@ -62,7 +62,7 @@ SAVER = {
 OBJECTS = {"user_object", "function", "bare_concrete_function"}
 USER_OBJECTS = {"_generic_user_object", "signature_map"}  # tf.Module, its signatures
 LARGEST_GRAPH = 2**16  # operations, each function written out where it is called
-LARGEST_CONSTANT = 2**28  # numbers
+LARGEST_CONSTANT = 2**28  # numbers, of all constants
 
 
 def write(
@@ -157,11 +157,15 @@ def check_graph(content: bytes) -> dict[str, int]:
     for name in objects.concrete_functions:
         _measure(name, functions, used)
     operations: Counter[str] = Counter()
+    numbers = 0
     for name, nodes in {"": graph.node, **functions}.items():
         runs = name in used
         counted = Counter(node.op for node in nodes)
         _check_nodes(nodes, NETWORK | SCALING | STRUCTURE | (set() if runs else SAVER))
         operations.update(counted if runs else {})
+        numbers += _count_numbers(nodes)
+    if numbers > LARGEST_CONSTANT:  # one stored number may stand for many
+        raise UsageError(f"it holds {numbers:,} numbers, at most {LARGEST_CONSTANT:,}")
     return {o: n for o, n in sorted(operations.items()) if o not in STRUCTURE}
 
 
@@ -174,6 +178,8 @@ def _measure(
     """How many operations a function is, with those that it calls; kept in `sizes`."""
     if name in above:
         raise UsageError("its functions call each other in a circle")
+    if name not in functions:
+        raise UsageError(f"it needs {printable(name)!r}, which it does not hold")
     if name not in sizes:
         size = 0
         for node in functions[name]:
@@ -188,19 +194,19 @@ def _measure(
 
 
 def _check_nodes(nodes: Any, allowed: set[str]) -> None:
-    """Raises UsageError for what is not allowed, or would take all memory."""
     others = sorted({node.op for node in nodes} - allowed)
     if others:
         raise UsageError(
             f"a SavedModel must hold only operations of {sorted(NETWORK)} and of "
-            f"scaling; got {', '.join(map(printable, others))}: they are no part of a MobileNet: leave the layers out that need them"
+            f"scaling; got {', '.join(map(printable, others))}: they are no part of a "
+            "MobileNet: leave the layers out that need them"
         )
     for node in nodes:
         for value in node.attr.values():
             if value.list.func or (value.HasField("func") and node.op not in CALLS):
                 raise UsageError(f"its {node.op} {printable(node.name)!r} calls others")
-            numbers = math.prod(d.size for d in value.tensor.tensor_shape.dim)
-            if numbers > LARGEST_CONSTANT:
-                raise UsageError(
-                    f"its {printable(node.name)!r} holds {numbers} numbers"
-                )
+
+
+def _count_numbers(nodes: Any) -> int:
+    tensors = [value.tensor for node in nodes for value in node.attr.values()]
+    return sum(math.prod(d.size for d in tensor.tensor_shape.dim) for tensor in tensors)

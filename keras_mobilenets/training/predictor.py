@@ -93,7 +93,7 @@ def of_weights(
 
 
 def of_file(path: Any, workdir: str | os.PathLike[str] | None) -> Predictor:
-    """A .tflite file, which knows how images are prepared unless a run is to say it.
+    """An exported file, which knows how images are prepared unless a run is to say it.
 
     Raises:
         UsageError: it is none, is not of that run, or nobody knows.
