@@ -10,6 +10,7 @@ from keras_mobilenets.architecture.shapes import sides
 from keras_mobilenets.recipe import Recipe, difference
 from keras_mobilenets.text import count, table
 
+TIMES = ("median", "p10", "p90", "least", "cpu")  # of a form, in milliseconds
 PLACES = 3  # of the labels of an image that may have several
 CLASSES_SHOWN = 30  # by evaluate; of more, the worst
 
@@ -129,8 +130,8 @@ def print_benchmark(result: dict[str, Any]) -> None:
             if row["batch"] == batch
         ]
         header = [
-            f"batch {batch}", "bytes", "median ms", "10 %", "90 %", "least", "relative",
-            "images/s", "calls",
+            f"batch {batch}", "bytes", "median ms", "10 %", "90 %", "least", "cpu",
+            "relative", "images/s", "calls",
         ]  # fmt: skip
         print(table(header, rows), end="\n\n")
     network = ", ".join(f"{k} {v}" for k, v in result["network"].items())

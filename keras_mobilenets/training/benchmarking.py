@@ -91,8 +91,8 @@ def benchmark(
 
     Returns:
         {"rows": [{"form", "batch", "bytes", "calls", "median_ms", "p10_ms", "p90_ms",
-        "least_ms", "relative"}], "threads", "machine", ...}, ready for JSON.
-        Milliseconds are of a call; "relative" is the median as a share of that of the
+        "least_ms", "cpu_ms", "relative"}], "threads", "machine", ...}, ready for JSON.
+        Milliseconds are of a call; "cpu_ms" is what the processor worked for it; "relative" is the median as a share of that of the
         first form with the same batch.
 
     Raises:

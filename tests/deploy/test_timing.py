@@ -38,9 +38,20 @@ class Clock:
         return {name: lambda name=name: run(name) for name in seconds}
 
 
+def turns(clock, runs, seconds):
+    """Seconds of the calls of each; the processor works for half of them."""
+    calls = timing.take_turns(runs, seconds, clock, lambda: clock.now / 2)
+    assert all(
+        worked == pytest.approx(took / 2)
+        for of in calls.values()
+        for took, worked in of
+    )
+    return {name: [took for took, _ in of] for name, of in calls.items()}
+
+
 def test_each_gets_the_same_time_in_turns():
     clock = Clock()
-    calls = timing.take_turns(clock.runs(fast=0.015, slow=0.06), 6, clock)
+    calls = turns(clock, clock.runs(fast=0.015, slow=0.06), 6)
     # Of seven calls a turn six count, of two one.
     assert len(calls["fast"]) == pytest.approx(6 * 57, abs=6)
     assert len(calls["slow"]) == pytest.approx(50, abs=1)
@@ -59,25 +70,26 @@ def test_the_first_call_of_a_turn_is_not_counted():
         clock.now += 0.01 if clock.ran[-1:] == [name] else 0.03
         clock.ran.append(name)
 
-    calls = timing.take_turns({n: lambda n=n: run(n) for n in "ab"}, 2, clock)
+    calls = turns(clock, {n: lambda n=n: run(n) for n in "ab"}, 2)
     assert set(np.round(calls["a"] + calls["b"], 9)) == {0.01}
 
 
 def test_a_slow_one_is_called_a_few_times():
     clock = Clock()
-    calls = timing.take_turns(clock.runs(fast=0.01, slow=60.0), 1, clock)
+    calls = turns(clock, clock.runs(fast=0.01, slow=60.0), 1)
     assert len(calls["slow"]) == timing.FEWEST
     assert len(calls["fast"]) < 200
 
 
 def test_figures():
-    calls = [0.001 * n for n in range(1, 12)]
+    calls = [(0.001 * n, 0.002 * n) for n in range(1, 12)]
     assert timing.figures(calls) == {
         "calls": 11,
         "median_ms": 6.0,
         "p10_ms": 2.0,
         "p90_ms": 10.0,
         "least_ms": 1.0,
+        "cpu_ms": 12.0,
     }
 
 
