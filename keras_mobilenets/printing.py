@@ -118,10 +118,7 @@ def print_benchmark(result: dict[str, Any]) -> None:
             (
                 row["form"],
                 f"{row['bytes']:,}",
-                *(
-                    f"{row[f'{key}_ms']:.4g}"
-                    for key in ("median", "p10", "p90", "least")
-                ),
+                *(f"{row[f'{key}_ms']:.4g}" for key in TIMES),
                 f"{row['relative']:.2f}",
                 f"{1000 * batch / row['median_ms']:.4g}",
                 row["calls"],
