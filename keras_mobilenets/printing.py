@@ -119,8 +119,8 @@ def print_benchmark(result: dict[str, Any]) -> None:
                 row["form"],
                 f"{row['bytes']:,}",
                 *(f"{row[f'{key}_ms']:.4g}" for key in TIMES),
-                f"{row['relative']:.2f}",
-                f"{1000 * batch / row['median_ms']:.4g}",
+                f"{row['relative']:.3g}",
+                count(1000 * batch / row["median_ms"]),
                 row["calls"],
             )
             for row in result["rows"]

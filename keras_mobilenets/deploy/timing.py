@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -207,7 +208,7 @@ def _start(plan: dict[str, Any], errors: Any) -> subprocess.Popen:
     }
     return subprocess.Popen(
         [sys.executable, "-m", __name__, json.dumps(plan)],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # its end says that the caller is gone
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
@@ -217,8 +218,8 @@ def _start(plan: dict[str, Any], errors: Any) -> subprocess.Popen:
 
 def _listen(process: subprocess.Popen, say: Callable[[str], None]) -> Any:
     """What the process has found; None where it ends before."""
-    assert process.stdout is not None
-    with process.stdout as lines:
+    assert process.stdin is not None and process.stdout is not None
+    with process.stdin, process.stdout as lines:
         for line in lines:
             answer = json.loads(line)
             if "found" in answer:
@@ -241,8 +242,14 @@ def _failure(status: int, errors: Any) -> Exception:
     )
 
 
+def _end_with_caller() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
 def _measure(plan: dict[str, Any]) -> None:
     """What the process does: a line of JSON for each thing it has to say."""
+    threading.Thread(target=_end_with_caller, daemon=True).start()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # of libraries
 
@@ -263,7 +270,7 @@ def _measure(plan: dict[str, Any]) -> None:
             for name, (kind, file) in plan["files"].items()
         }
         expected = plan["seconds"] * len(runs)
-        tell(said=f"measuring batches of {batch}, about {expected:.0f} s")
+        tell(said=f"measuring batches of {batch}, {expected:.3g} s or more")
         for name, calls in take_turns(runs, plan["seconds"]).items():
             found[name][batch] = figures(calls)
     tell(found=found)

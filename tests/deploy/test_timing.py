@@ -1,7 +1,13 @@
 """Turns of a clock that stands still between calls, and a process that is real."""
 
+import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -19,6 +25,9 @@ from keras_mobilenets.deploy.forms import (
 )
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build
+
+
+ROOT = Path(__file__).parents[2]
 
 
 class Clock:
@@ -183,6 +192,43 @@ def test_a_process_measures(subject, files):
         "loading for batches of 2",
         "measuring batches of 2",
     ]
+
+
+CALLER = """
+import json, os, subprocess, sys
+from keras_mobilenets.deploy import timing
+files = {"float32": json.loads(sys.argv[1])}
+plan = {"files": files, "images": sys.argv[2]}
+plan |= {"batches": [1], "threads": 1, "seconds": 3600}
+process = timing._start(plan, subprocess.DEVNULL)
+for line in process.stdout:
+    if "measuring" in line:
+        print(process.pid, flush=True)
+        os._exit(0)
+"""
+
+
+def test_a_process_ends_with_its_caller(subject, files, tmp_path):
+    np.save(tmp_path / "images.npy", subject.images)
+    runtime, path = files["float32"]
+    arguments = [json.dumps([runtime, str(path)]), str(tmp_path / "images.npy")]
+    done = subprocess.run(
+        [sys.executable, "-c", CALLER, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    pid = int(done.stdout)
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().split()[2]
+        except FileNotFoundError:
+            return
+        if state == "Z":  # ended, and nobody has asked how
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("it runs on")
 
 
 def test_a_process_that_ends_early(subject, tmp_path):
