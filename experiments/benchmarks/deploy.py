@@ -73,7 +73,8 @@ def main() -> None:
         ]
         header = ["batch 1", "at most", "by median", "by least", "by cpu", "reached"]
         print(f"\n{table(header, shown)}\n", flush=True)
-        results[" ".join(map(str, case.values()))] = found
+        shape = "x".join(map(str, found["image"][:2]))
+        results[f"{case['model']} {case['alpha']}, {shape}"] = found
         RESULT.parent.mkdir(exist_ok=True)
         write_json(RESULT, results)
 

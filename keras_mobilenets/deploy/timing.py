@@ -218,7 +218,8 @@ def _start(plan: dict[str, Any], errors: Any) -> subprocess.Popen:
 
 def _listen(process: subprocess.Popen, say: Callable[[str], None]) -> Any:
     """What the process has found; None where it ends before."""
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     with process.stdin, process.stdout as lines:
         for line in lines:
             answer = json.loads(line)

@@ -102,7 +102,7 @@ def benchmark(
     'keras.applications'
     """
     if forms is not None:
-        forms = _several("forms", forms, lambda form: check_choice("form", form, FORMS))
+        forms = _several("forms", forms, lambda one: check_choice("forms", one, FORMS))
     batches = _several(
         "batches",
         batches,

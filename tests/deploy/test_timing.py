@@ -26,7 +26,6 @@ from keras_mobilenets.deploy.forms import (
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build
 
-
 ROOT = Path(__file__).parents[2]
 
 
