@@ -479,6 +479,24 @@ def test_export_and_its_file_in_evaluate_and_predict(inside, tmp_path, capfd):
     assert len(capfd.readouterr().out.splitlines()) == 12
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model"])
+def test_export_of_other_formats(inside, tmp_path, capfd, name):
+    path = str(tmp_path / name)
+    assert main(["export", "--path", path]) == 0
+    out, err = capfd.readouterr()
+    assert "100.00%" in out
+    assert out.splitlines()[-1] == f"{path}, and {path}.json"
+    assert err == ""
+    assert main(["evaluate", "--model", path, "--json"]) == 0
+    accuracy = json.loads(capfd.readouterr().out)["accuracy"]
+    assert f"{accuracy:.2%}" in out
+    assert main(["predict", "--model", path, "runs/digits-1/samples"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 12
+    options = ["--quantization", "int8", "--path", f"{tmp_path}/8{name}"]
+    assert main(["export", *options]) == 2
+    assert "quantization is for .tflite files" in one_line(capfd.readouterr().err)
+
+
 def test_export_shows_what_a_file_is_worth(inside, tmp_path, capsys):
     file = tmp_path / "model.tflite"
     assert main(["export", "runs/digits-1", "--path", str(file)]) == 0

@@ -16,6 +16,7 @@ from keras_mobilenets.deploy.classifier import Classifier
 from keras_mobilenets.deploy.conversion import KINDS, Kind
 from keras_mobilenets.deploy.network import Network
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.storage import check_path
 
 FOLDER = ""  # has no suffix
 LARGEST = 2**30  # bytes of a file that is read: no MobileNet has a tenth of it
@@ -94,9 +95,10 @@ def check_new_file(path: Any, quantization: Any = None) -> pathlib.Path:
     # ".onnx" has no suffix, and is meant to be no folder.
     if suffix not in FORMATS or (suffix == FOLDER and "." in file.name):
         raise UsageError(
-            f"{what}, that is, end in .tflite or .onnx, or have no dot; got "
+            f"{what}, by its suffix: .tflite, .onnx, or none and no dot at all; got "
             f"{shown(path)}"
         )
+    check_path("path", file)
     for new in (file, report_of(file)):
         if os.path.lexists(new):
             raise UsageError(f"path must be a new file; {str(new)!r} exists")
@@ -127,19 +129,20 @@ def read_classifier(path: str | os.PathLike[str], threads: int = 1) -> Classifie
     Raises:
         UsageError: it is none, or damaged.
     """
+    path = check_path("model", path)
     of = _format_in(path)
     of.check_modules()
     try:
         return of.read(pathlib.Path(path), threads)
     except Exception as error:  # of the runtime, zip, JSON, as the damage has it
         raise UsageError(
-            f"model must be {of.text}, as km.export writes; {os.fspath(path)!r} cannot "
+            f"model must be {of.text}, as km.export writes; {path!r} cannot "
             f"be used: {' '.join(str(error).split()) or type(error).__name__}"
         ) from error
 
 
-def _format_in(path: str | os.PathLike[str]) -> Format:
-    what, given = f"model must be {WRITTEN}, as km.export writes", repr(os.fspath(path))
+def _format_in(path: str) -> Format:
+    what, given = f"model must be {WRITTEN}, as km.export writes", repr(path)
     if os.path.isdir(path):
         if os.path.isfile(os.path.join(path, saved_model.GRAPH)):
             return FORMATS[FOLDER]

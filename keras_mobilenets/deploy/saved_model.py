@@ -87,7 +87,7 @@ def write(
         tf.saved_model.save(module, os.fspath(path), signatures={SIGNATURE: classify})
     (path / EXTRA).mkdir()
     for name, text in texts_of(about).items():
-        (path / EXTRA / name).write_text(text)
+        (path / EXTRA / name).write_text(text, encoding="utf-8")
     check_graph((path / GRAPH).read_bytes())
 
 

@@ -152,12 +152,8 @@ def laughs(saved):
 
 
 def hidden_call(saved):
-    (save,) = (
-        function.signature.name
-        for function in saved.meta_graphs[0].graph_def.library.function
-        if "traced_save" in function.signature.name
-    )
-    network_of(saved).node_def[0].attr["f"].func.name = save
+    saved.meta_graphs[0].graph_def.library.function.add().signature.name = "empty"
+    network_of(saved).node_def[0].attr["f"].func.name = "empty"
 
 
 def no_function(saved):
