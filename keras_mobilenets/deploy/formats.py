@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,14 +40,12 @@ class Format(NamedTuple):
 
     def check_modules(self) -> None:
         """Raises UsageError where a module is missing, with the command that helps."""
-        for module in self.modules:
-            try:
-                importlib.import_module(module)
-            except ImportError as error:
-                raise UsageError(
-                    f"{self.text} needs {module}, which cannot be imported "
-                    f"({error}): pip install 'keras_mobilenets[{self.extra}]'"
-                ) from error
+        missing = [name for name in self.modules if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"{self.text} needs {' and '.join(missing)}, which cannot be found: "
+                f"pip install 'keras_mobilenets[{self.extra}]'"
+            )
 
 
 FLOAT32: dict[str | None, Kind] = {None: KINDS[None]}
@@ -143,17 +141,17 @@ def read_classifier(path: str | os.PathLike[str], threads: int = 1) -> Classifie
 
 def _format_in(path: str) -> Format:
     what, given = f"model must be {WRITTEN}, as km.export writes", repr(path)
-    if os.path.isdir(path):
-        if os.path.isfile(os.path.join(path, saved_model.GRAPH)):
-            return FORMATS[FOLDER]
-        raise UsageError(
-            f"{what}; got {given}, a folder without {saved_model.GRAPH}: give a run as "
-            "workdir"
-        )
-    if not os.path.isfile(path):
-        raise UsageError(f"{what}; got {given}: not a file")
-    if os.path.getsize(path) > LARGEST:
+    folder = os.path.isdir(path)
+    first = os.path.join(path, saved_model.GRAPH) if folder else path
+    if not os.path.isfile(first):
+        problem = "not a file"
+        if folder:
+            problem = f"a folder without {saved_model.GRAPH}; give a run as workdir"
+        raise UsageError(f"{what}; got {given}: {problem}")
+    if os.path.getsize(first) > LARGEST:
         raise UsageError(f"{what}, of at most {LARGEST:,} bytes; {given} is larger")
+    if folder:
+        return FORMATS[FOLDER]
     with open(path, "rb") as file:
         head = file.read(8)
     for of in FORMATS.values():

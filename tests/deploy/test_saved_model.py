@@ -187,6 +187,11 @@ def link(folder):
     (folder / "assets" / "link").symlink_to("/etc/passwd")
 
 
+def pipe(folder):
+    (folder / "assets.extra" / "keras_mobilenets.json").unlink()
+    os.mkfifo(folder / "assets.extra" / "keras_mobilenets.json")
+
+
 def first_choice(folder):
     """TensorFlow takes this one where it is there."""
     shutil.copy(folder / "saved_model.pb", folder / "saved_model.pbtxt")
@@ -225,6 +230,7 @@ HOSTILE = {
     "holds a _tf_keras_model": in_graph(revived),
     "holds a .*user_object, which no network": in_graph(registered),
     "'assets/link' is a link": link,
+    "keras_mobilenets.json' is a link or a pipe": pipe,
     "holds 'saved_model.pbtxt'": first_choice,
     "holds variables": variables,
     "cannot be used": cut,
