@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import os
 import pathlib
 import shutil
@@ -76,7 +76,6 @@ def export_model(
     about = describe(
         names, network.squashing, recipe or pictures.recipe, input, quantization
     )
-    packages = ("tensorflow", "keras", *form.modules)
     report: dict[str, Any] = {
         "file": file.name,
         "format": kind.text,
@@ -86,7 +85,6 @@ def export_model(
         if kind.activation_bits
         else None,
         "required_agreement": kind.least,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
     }
     if input == "uint8":
         seen = from_pixels(as_pixels(pictures.proof))
@@ -98,6 +96,10 @@ def export_model(
         report["bytes"] = _bytes_of(made)
         report["operations"] = classifier.operations
         report["batch"] = classifier.batch
+        report["versions"] = {
+            name: importlib.import_module(name).__version__
+            for name in ("tensorflow", "keras", *form.modules)
+        }
         try:
             report["proof"] = compare(model, network, classifier, pictures)
             report["latency"] = measure_latency(classifier, pictures.proof[0])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from keras_mobilenets.deploy.classifier import Classifier
 from keras_mobilenets.deploy.conversion import KINDS, Kind
 from keras_mobilenets.deploy.network import Network
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.storage import check_path
 
 FOLDER = ""  # has no suffix
 LARGEST = 2**30  # bytes of a file that is read: no MobileNet has a tenth of it
@@ -39,14 +40,12 @@ class Format(NamedTuple):
 
     def check_modules(self) -> None:
         """Raises UsageError where a module is missing, with the command that helps."""
-        for module in self.modules:
-            try:
-                importlib.import_module(module)
-            except ImportError as error:
-                raise UsageError(
-                    f"{self.text} needs {module}, which cannot be imported "
-                    f"({error}): pip install 'keras_mobilenets[{self.extra}]'"
-                ) from error
+        missing = [name for name in self.modules if find_spec(name) is None]
+        if missing:
+            raise UsageError(
+                f"{self.text} needs {' and '.join(missing)}, which cannot be found: "
+                f"pip install 'keras_mobilenets[{self.extra}]'"
+            )
 
 
 FLOAT32: dict[str | None, Kind] = {None: KINDS[None]}
@@ -94,9 +93,10 @@ def check_new_file(path: Any, quantization: Any = None) -> pathlib.Path:
     # ".onnx" has no suffix, and is meant to be no folder.
     if suffix not in FORMATS or (suffix == FOLDER and "." in file.name):
         raise UsageError(
-            f"{what}, that is, end in .tflite or .onnx, or have no dot; got "
+            f"{what}, by its suffix: .tflite, .onnx, or none and no dot at all; got "
             f"{shown(path)}"
         )
+    check_path("path", file)
     for new in (file, report_of(file)):
         if os.path.lexists(new):
             raise UsageError(f"path must be a new file; {str(new)!r} exists")
@@ -127,35 +127,36 @@ def read_classifier(path: str | os.PathLike[str], threads: int = 1) -> Classifie
     Raises:
         UsageError: it is none, or damaged.
     """
+    path = check_path("model", path)
     of = FORMATS[format_in(path)]
     of.check_modules()
     try:
         return of.read(pathlib.Path(path), threads)
     except Exception as error:  # of the runtime, zip, JSON, as the damage has it
         raise UsageError(
-            f"model must be {of.text}, as km.export writes; {os.fspath(path)!r} cannot "
+            f"model must be {of.text}, as km.export writes; {path!r} cannot "
             f"be used: {' '.join(str(error).split()) or type(error).__name__}"
         ) from error
 
 
-def format_in(path: str | os.PathLike[str]) -> str:
+def format_in(path: str) -> str:
     """Of which format a file is by what it is, as a key of FORMATS.
 
     Raises:
         UsageError: of none.
     """
-    what, given = f"model must be {WRITTEN}, as km.export writes", repr(os.fspath(path))
-    if os.path.isdir(path):
-        if os.path.isfile(os.path.join(path, saved_model.GRAPH)):
-            return FOLDER
-        raise UsageError(
-            f"{what}; got {given}, a folder without {saved_model.GRAPH}: give a run as "
-            "workdir"
-        )
-    if not os.path.isfile(path):
-        raise UsageError(f"{what}; got {given}: not a file")
-    if os.path.getsize(path) > LARGEST:
+    what, given = f"model must be {WRITTEN}, as km.export writes", repr(path)
+    folder = os.path.isdir(path)
+    first = os.path.join(path, saved_model.GRAPH) if folder else path
+    if not os.path.isfile(first):
+        problem = "not a file"
+        if folder:
+            problem = f"a folder without {saved_model.GRAPH}; give a run as workdir"
+        raise UsageError(f"{what}; got {given}: {problem}")
+    if os.path.getsize(first) > LARGEST:
         raise UsageError(f"{what}, of at most {LARGEST:,} bytes; {given} is larger")
+    if folder:
+        return FOLDER
     with open(path, "rb") as file:
         head = file.read(8)
     for suffix, of in FORMATS.items():

@@ -65,10 +65,10 @@ def write(
     _merge_dense(graph)
     _name_batch(graph)
     _name_again(graph)
-    used = {node.domain for node in graph.node}
-    unused = [o for o in model.opset_import if o.domain and o.domain not in used]
-    for opset in unused:
-        model.opset_import.remove(opset)
+    used = {"", *(node.domain for node in graph.node)}
+    for opset in list(model.opset_import):
+        if opset.domain not in used:
+            model.opset_import.remove(opset)
     onnx.helper.set_model_props(model, texts_of(about))
     check_network(model)
     onnx.checker.check_model(model, full_check=True)
@@ -77,7 +77,8 @@ def write(
 
 def _convert(network: Network, input: str) -> Any:
     """What tf2onnx makes of a network, without a word."""
-    level, logger = os.environ.get(LEVEL), logging.getLogger("tf2onnx")
+    logger = logging.getLogger("tf2onnx")
+    before, level = logger.level, os.environ.get(LEVEL)
     try:
         with quietly():
             import tf2onnx  # sets how much TensorFlow says, for all that follow
@@ -88,7 +89,7 @@ def _convert(network: Network, input: str) -> Any:
                 classify, classify.input_signature, opset=OPSET
             )
     finally:
-        logger.setLevel(logging.NOTSET)
+        logger.setLevel(before)
         if level is None:
             os.environ.pop(LEVEL, None)
         else:

@@ -87,7 +87,7 @@ def write(
         tf.saved_model.save(module, os.fspath(path), signatures={SIGNATURE: classify})
     (path / EXTRA).mkdir()
     for name, text in texts_of(about).items():
-        (path / EXTRA / name).write_text(text)
+        (path / EXTRA / name).write_text(text, encoding="utf-8")
     check_graph((path / GRAPH).read_bytes())
 
 
@@ -121,8 +121,8 @@ def _check_files(folder: pathlib.Path) -> None:
     """Only files that were written, for TensorFlow takes some before saved_model.pb."""
     for found in sorted(folder.rglob("*")):
         name = found.relative_to(folder).as_posix()
-        if found.is_symlink():
-            raise UsageError(f"its {name!r} is a link, which is not followed")
+        if found.is_symlink() or not (found.is_dir() or found.is_file()):
+            raise UsageError(f"its {name!r} is a link or a pipe, which is not followed")
         known = FOLDERS if found.is_dir() else FILES
         if name not in known and not found.name.startswith("."):
             raise UsageError(f"it holds {name!r}, which is no part of a network")

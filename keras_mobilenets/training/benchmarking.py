@@ -163,7 +163,7 @@ def benchmark(
         about = {"file": path.name}
         shape = read_classifier(path).shape  # raises where it cannot be run
         images = take_pictures(None, shape).proof
-        rows = _rows({path.name: (format_in(path), path)}, images, how)
+        rows = _rows({path.name: (format_in(str(path)), path)}, images, how)
     return {
         "network": about,
         "image": list(shape),

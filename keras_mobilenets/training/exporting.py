@@ -49,8 +49,9 @@ def export(
         path: a new file that ends in .tflite or .onnx, or a new folder without a
             suffix; the report is written beside it, as PATH.json. Of a run by default a
             .tflite file in its directory.
-        quantization: of .tflite files. None (float32), "float16" (half the size), "dynamic" (a quarter;
-            slow), "int8" (a quarter, and the fastest) or "int16x8".
+        quantization: None (float32); of a .tflite file also "float16" (half the size),
+            "dynamic" (a quarter; slow), "int8" (a quarter, and the fastest) or
+            "int16x8".
         calibration: images on which int8 and int16x8 measure ranges, and all kinds are
             proven: `Splits` of `load_data`, whose training images calibrate and whose
             test split proves; or a dataset of batches, or an array, of images in

@@ -75,7 +75,7 @@ def test_models_of_keras_are_given_otherwise(few_blocks, model, tmp_path):
 def test_what_is_no_model(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     with pytest.raises(
-        km.UsageError, match="folder without saved_model.pb: give a run"
+        km.UsageError, match="folder without saved_model.pb; give a run"
     ):
         read_classifier(tmp_path / "run")
     with pytest.raises(km.UsageError, match="nowhere.onnx': not a file"):

@@ -152,12 +152,8 @@ def laughs(saved):
 
 
 def hidden_call(saved):
-    (save,) = (
-        function.signature.name
-        for function in saved.meta_graphs[0].graph_def.library.function
-        if "traced_save" in function.signature.name
-    )
-    network_of(saved).node_def[0].attr["f"].func.name = save
+    saved.meta_graphs[0].graph_def.library.function.add().signature.name = "empty"
+    network_of(saved).node_def[0].attr["f"].func.name = "empty"
 
 
 def no_function(saved):
@@ -189,6 +185,11 @@ def registered(saved):
 
 def link(folder):
     (folder / "assets" / "link").symlink_to("/etc/passwd")
+
+
+def pipe(folder):
+    (folder / "assets.extra" / "keras_mobilenets.json").unlink()
+    os.mkfifo(folder / "assets.extra" / "keras_mobilenets.json")
 
 
 def first_choice(folder):
@@ -229,6 +230,7 @@ HOSTILE = {
     "holds a _tf_keras_model": in_graph(revived),
     "holds a .*user_object, which no network": in_graph(registered),
     "'assets/link' is a link": link,
+    "keras_mobilenets.json' is a link or a pipe": pipe,
     "holds 'saved_model.pbtxt'": first_choice,
     "holds variables": variables,
     "cannot be used": cut,
