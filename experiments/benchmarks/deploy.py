@@ -4,8 +4,8 @@
 
 `km.benchmark` of V2 1.0 and V1 1.0 at 224 px, in one thread: forms take turns in one
 process. A ratio is given by the medians of both, by their least times, and by the
-medians of what the processor worked, which others who work on the machine move least;
-the bars are for that. Written, a network at a time, to
+medians and the least of what the processor worked. The bars are for the last: others
+who work on the machine move that least. Written, a network at a time, to
 experiments/results/benchmark_deploy.json.
 """
 
@@ -47,6 +47,7 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     ("median", "median_ms"),
                     ("least", "least_ms"),
                     ("cpu", "cpu_ms"),
+                    ("least_cpu", "least_cpu_ms"),
                 )
             },
         }
@@ -68,10 +69,18 @@ def main() -> None:
         found["bars"] = ratios(found["rows"])
         print_benchmark(found)
         shown = [
-            (*bar.values(), "yes" if bar["by_cpu"] <= bar["bar"] else "NO")
+            (*bar.values(), "yes" if bar["by_least_cpu"] <= bar["bar"] else "NO")
             for bar in found["bars"]
         ]
-        header = ["batch 1", "at most", "by median", "by least", "by cpu", "reached"]
+        header = [
+            "batch 1",
+            "at most",
+            "by median",
+            "by least",
+            "by cpu",
+            "by least cpu",
+            "reached",
+        ]
         print(f"\n{table(header, shown)}\n", flush=True)
         shape = "x".join(map(str, found["image"][:2]))
         results[f"{case['model']} {case['alpha']}, {shape}"] = found

@@ -91,9 +91,10 @@ def benchmark(
 
     Returns:
         {"rows": [{"form", "batch", "bytes", "calls", "median_ms", "p10_ms", "p90_ms",
-        "least_ms", "cpu_ms", "relative"}], "threads", "machine", ...}, ready for JSON.
-        Milliseconds are of a call; "cpu_ms" is what the processor worked for it;
-        "relative" is the median as a share of that of the first form with this batch.
+        "least_ms", "cpu_ms", "least_cpu_ms", "relative"}], "threads", "machine", ...},
+        ready for JSON. Milliseconds are of a call, the median, percentiles and least;
+        "cpu_ms" is the median of what the processor worked for it; "relative" is the
+        median as a share of that of the first form with this batch.
 
     Raises:
         UsageError: an argument is impossible, or the model cannot be exported.

@@ -98,6 +98,7 @@ def test_figures():
         "p90_ms": 10.0,
         "least_ms": 1.0,
         "cpu_ms": 12.0,
+        "least_cpu_ms": 2.0,
     }
 
 
