@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from keras_mobilenets.errors import UsageError
 
 TURN = 0.1  # seconds
 FEWEST = 3  # calls, however long they take
+KILLED = 9  # by this signal, as the system does where memory runs out
 Run = Callable[[], Any]  # one batch through a network
 
 
@@ -232,7 +232,7 @@ def _listen(process: subprocess.Popen, say: Callable[[str], None]) -> Any:
 def _failure(status: int, errors: Any) -> Exception:
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines() or ["nothing"]
-    if status == -signal.SIGKILL or "Memory" in lines[-1]:
+    if status == -KILLED or "Memory" in lines[-1]:
         return UsageError(
             "batches must be such as fit into the memory of this machine; the process "
             f"that measures ended ({lines[-1]}): give smaller ones"

@@ -13,9 +13,11 @@ import keras
 import numpy as np
 
 from keras_mobilenets.architecture.arguments import (
+    VARIANTS,
     check_choice,
     check_flag,
     check_integer,
+    check_known,
     check_number,
     shown,
     suggest,
@@ -43,6 +45,7 @@ from keras_mobilenets.training.workdir import find_finished, read_report
 
 BATCHES = (1, 32)
 SECONDS = 2.0
+EPSILON = "batch_norm_epsilon"
 MOST_IMAGES = 1024  # of a batch
 ACCEPTED = (
     f"{' or '.join(map(repr, NETWORKS))}, a Keras model, the directory of a finished "
@@ -121,8 +124,10 @@ def benchmark(
         "resolution": resolution,
         "channels": channels,
         "classes": classes,
-        **variant,
     }
+    # No more of `build`: weights would be replaced, and features cannot be exported.
+    check_known("benchmark()", variant, (*given, *sum(VARIANTS.values(), ()), EPSILON))
+    given |= variant
     network = {option: value for option, value in given.items() if value is not None}
     if network and not _is_name(model):
         option, value = next(iter(network.items()))

@@ -1,5 +1,6 @@
 """Turns of a clock that stands still between calls, and a process that is real."""
 
+import io
 import json
 import os
 import signal
@@ -242,3 +243,13 @@ def test_a_process_that_ends_early(subject, tmp_path):
             seconds=0.01,
             say=print,
         )
+
+
+@pytest.mark.parametrize(
+    ("status", "last"), [(-9, b""), (1, b"numpy.MemoryError: Unable to allocate 9 TiB")]
+)
+def test_too_large_a_batch(status, last):
+    failure = timing._failure(status, io.BytesIO(b"before\n" + last))
+    assert isinstance(failure, UsageError)
+    assert "batches must be such as fit into the memory" in str(failure)
+    assert last.decode() in str(failure)
