@@ -59,6 +59,23 @@ def check_path(name: str, value: Any) -> str:
     return os.path.abspath(expanded)
 
 
+def check_new_file(name: str, value: Any, suffix: str) -> pathlib.Path:
+    """Where a file of this suffix can be written, before the work for it is done."""
+    file = pathlib.Path(check_path(name, value))
+    if file.suffix.lower() != suffix:
+        raise UsageError(
+            f"{name} must be a {suffix[1:].upper()} file, such as 'this{suffix}'; got "
+            f"{os.fspath(value)!r}"
+        )
+    if os.path.lexists(file):
+        raise UsageError(f"{name} must be a new file; {os.fspath(value)!r} exists")
+    if not os.access(file.parent, os.W_OK):
+        raise UsageError(
+            f"{name} must be in a folder that can be written; got {os.fspath(value)!r}"
+        )
+    return file
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A path to write to; at the end of the block that file becomes `path`.

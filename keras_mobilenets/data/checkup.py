@@ -19,17 +19,13 @@ from keras_mobilenets.architecture.arguments import (
 )
 from keras_mobilenets.architecture.shapes import Resolution
 from keras_mobilenets.data.checking import Broken
-from keras_mobilenets.data.contact_sheet import (
-    check_sheet,
-    draw_sheet,
-    enumerate_stored,
-)
+from keras_mobilenets.data.contact_sheet import draw_sheet, enumerate_stored
 from keras_mobilenets.data.decoding import exif_orientation
 from keras_mobilenets.data.finding import find_source
 from keras_mobilenets.data.parts import PARTS, Part, Source
 from keras_mobilenets.given import JOINT, MEMORY_BUDGET, Given, take
 from keras_mobilenets.recipe import Recipe, get_recipe
-from keras_mobilenets.storage import check_path
+from keras_mobilenets.storage import check_new_file, check_path
 from keras_mobilenets.text import printable
 
 # What has to be fetched by hand, after registering at image-net.org, with its size in
@@ -97,7 +93,7 @@ def check_data(
     channels = check_channels(channels)
     recipe = get_recipe(recipe)
     if sheet is not None:
-        sheet = check_sheet(sheet)
+        sheet = check_new_file("sheet", sheet, ".png")
     data_dir = None if data_dir is None else check_path("data_dir", data_dir)
     source = take(source, check_integer("memory_budget", memory_budget, low=0))
     report: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,30 +12,11 @@ from keras_mobilenets.architecture.shapes import Resolution, sides
 from keras_mobilenets.data.images import as_picture
 from keras_mobilenets.data.parts import Part, Running, in_order
 from keras_mobilenets.data.preprocessing import eval_image, train_image
-from keras_mobilenets.errors import UsageError
 from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.storage import replacing
 
 ROWS, COLUMNS = 8, 8  # images, and epochs of each
 GAP = 4  # pixels between them
-
-
-def check_sheet(sheet: str | os.PathLike) -> Path:
-    """Where a contact sheet can be written, before every image is read."""
-    if not isinstance(sheet, (str, os.PathLike)):
-        raise UsageError(f"sheet must be the path of a new PNG file; got {sheet!r}")
-    path = Path(sheet).expanduser()
-    if path.suffix.lower() != ".png":
-        raise UsageError(
-            f"sheet must be a PNG file, such as 'sheet.png'; got {os.fspath(sheet)!r}"
-        )
-    if os.path.lexists(path):
-        raise UsageError(f"sheet must be a new file; {os.fspath(sheet)!r} exists")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(
-            f"sheet must be in a folder that can be written; got {os.fspath(sheet)!r}"
-        )
-    return path
 
 
 def enumerate_stored(part: Part) -> tf.data.Dataset:

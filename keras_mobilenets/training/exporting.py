@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.architecture.arguments import check_choice, shown
+from keras_mobilenets.architecture.arguments import shown
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.deploy import KINDS, check_new_file, export_model
 from keras_mobilenets.errors import UsageError
@@ -71,7 +71,6 @@ def export(
     >>> export("runs/digits-1", quantization="int8")["proof"]["agreement"]
     1.0
     """
-    check_choice("quantization", quantization, tuple(KINDS))
     options: dict[str, Any] = {
         "quantization": quantization,
         "input": input,
@@ -85,7 +84,7 @@ def export(
             )
         return export_model(
             model,
-            check_new_file(path),
+            check_new_file(path, quantization),
             calibration=calibration,
             labels=labels,
             **options,
@@ -99,7 +98,7 @@ def export(
         path = (
             directory / f"model{'_' if quantization else ''}{quantization or ''}.tflite"
         )
-    file = check_new_file(path)
+    file = check_new_file(path, quantization)
     settings, stored = read_report(directory)
     images = calibration
     if calibration is None:
