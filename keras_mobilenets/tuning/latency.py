@@ -54,4 +54,4 @@ def as_function(rows: Any, path: Any) -> Callable[..., float | None]:
             f"not ({type(error).__name__}: {error}): put it back as it was, or give "
             "another directory"
         ) from error
-    return lambda *key: known.get(key)  # type: ignore[arg-type]
+    return lambda *key: known.get(key)
