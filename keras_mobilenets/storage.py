@@ -166,9 +166,9 @@ def lock(path: str | os.PathLike[str]) -> IO[str]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, whole or not at all, in UTF-8 whatever the locale."""
     with replacing(path) as beside:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -190,7 +190,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError("not a file")  # a pipe would wait, /dev/zero not end
-        return json.loads(pathlib.Path(path).read_text())
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         shown = os.fspath(path) if isinstance(path, os.PathLike) else path
