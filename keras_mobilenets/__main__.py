@@ -128,7 +128,7 @@ def _make_parser() -> argparse.ArgumentParser:
         help=options_of(Space)["names"].metadata["help"],
     )  # fmt: skip
     of_search = {*options_of(Space), *options_of(SearchOptions)}
-    add_options(made, Space, title="what is searched", without=("names", "latency"))
+    add_options(made, Space, title="what is searched", without=("names",))
     add_options(made, SearchOptions, title="how", without=("verbose",))
     taken = {*of_search, "name", "alpha", "rho", "resolution"}
     add_options(made, Settings, title="the runs", without=taken)

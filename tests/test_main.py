@@ -213,6 +213,8 @@ MISTAKES = {
     "train --channels 2": ("channels", "got 2", "1, 3, 4"),
     "train --resolution 96x16": ("resolution", "got 16;", "at least 32"),
     "search --channels 2": ("channels", "got 2", "1, 3, 4"),
+    "search --latency pixel": ("latency", "got 'pixel'", '"litert"'),
+    "search --objective int4": ("objective", "got 'int4'", "int8_accuracy"),
     "search --resolutions 96x": ("resolution", "got '96x'", "whole number"),
     "search --resolutions 96,160": ("resolutions", "got 96,160", "96x160"),
     "doctor --channels 2": ("channels", "got 2", "1, 3, 4"),

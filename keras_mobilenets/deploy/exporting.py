@@ -45,11 +45,13 @@ def export_model(
     input: str = "float32",
     bias_correction: bool = True,
     recipe: Recipe | None = None,
+    may_disagree: bool = False,
 ) -> dict[str, Any]:
     """Write a model as a file, and what it is worth as JSON beside it.
 
     As `km.export` says, which takes a run too. `recipe` is by which images are prepared
-    for the model; by default that of `calibration`, if it says so.
+    for the model; by default that of `calibration`, if it says so. A file that
+    `may_disagree` is written whatever its agreement, for that to be measured.
     """
     file = check_new_file(path, quantization)
     check_choice("input", input, INPUTS)
@@ -61,6 +63,8 @@ def export_model(
             "input='uint8' cannot be had with quantization='int16x8', for LiteRT does "
             "not scale pixels in 16 bits; take int8, or input='float32'"
         )
+    if may_disagree:
+        kind = kind._replace(least=0.0)
     network = network_of(model)
     pictures = take_pictures(calibration, network.shape)
     names = _check_labels(labels, pictures, network.classes)
