@@ -80,7 +80,7 @@ def compare_network(
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """A network's mult-adds and parameters, both in millions, as two rows."""
-    plan = make_plan(name, classes=CLASSES, **settings)
+    plan = make_plan(name, **({"classes": CLASSES} | settings))
     counted = plan_cost(plan).macs, kernels_and_bias(plan)
     quantities = "mult-adds (M)", "params (M)"
     return [

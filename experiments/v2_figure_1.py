@@ -224,8 +224,7 @@ def plot(spirals: dict[str, dict[int, np.ndarray]]) -> Figure:
     for axes, n in zip(grid[0], DIMENSIONS, strict=True):
         axes.set_title(f"n = {n}\n{axes.get_title()}", fontsize=10, pad=3)
     figure.suptitle(
-        "What ReLU in n dimensions leaves of a spiral (grey): "
-        "by random matrices (each the median draw), and by trained ones"
+        "What ReLU in n dimensions leaves of a spiral (grey): median draws, and trained"
     )
     return figure
 
@@ -243,7 +242,7 @@ def _draw_spiral(axes: Axes, decoded: np.ndarray) -> None:
     axes.set_title(
         f"error {error:.3f}" if error >= 0.001 else "error < 0.001", fontsize=9, pad=3
     )
-    axes.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal", xticks=[], yticks=[])
 
 
 def main(seeds: int = SEEDS) -> None:
