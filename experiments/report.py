@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
-
-from matplotlib import rc_context
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.architecture import Layer, make_plan, plan_cost
 from keras_mobilenets.text import table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("row", "quantity", "paper", "ours", "deviation", "agrees")
@@ -152,6 +152,8 @@ def keep_figure(file: str, figure: Figure) -> None:
 
     The SVG has no date and no random names, so that only what changed differs.
     """
+    from matplotlib import rc_context  # the tables need none
+
     RESULTS.mkdir(exist_ok=True)
     for suffix, metadata in {"png": None, "svg": {"Date": None}}.items():
         path = RESULTS / f"{Path(file).stem}.{suffix}"
