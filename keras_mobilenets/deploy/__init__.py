@@ -6,3 +6,4 @@ from keras_mobilenets.deploy.exporting import export_model as export_model
 from keras_mobilenets.deploy.folding import fuse as fuse
 from keras_mobilenets.deploy.litert import Classifier as Classifier
 from keras_mobilenets.deploy.litert import read_classifier as read_classifier
+from keras_mobilenets.deploy.splitting import split as split
