@@ -213,6 +213,12 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def text(results: dict[str, Any]) -> str:
+    """The sentences in a few words."""
+    holds = sum(bool(row["holds_at"]) for row in results["sentences"])
+    return f"{holds} of {len(results['sentences'])} sentences hold somewhere; below"
+
+
 def plot(spirals: dict[str, dict[int, np.ndarray]]) -> Figure:
     """A row a way back, a column a dimension; the spiral itself behind, in grey."""
     figure = Figure(figsize=(9.5, 11.5), layout="constrained")

@@ -110,7 +110,7 @@ def _live_elements_split(plan: tuple[Layer, ...], splits: int) -> list[int]:
             f"splits is of bottlenecks that expand (V2 section 5); got {splits} for a "
             "network without any: use mobilenet_v2 with an expansion above 1"
         )
-    live = []
+    live: list[int] = []
     elements = _live_elements(plan)
     blocks = itertools.groupby(
         range(len(plan)), key=lambda i: plan[i].name.rsplit("_", 1)[0]

@@ -103,8 +103,8 @@ def split(model: keras.Model, splits: int) -> keras.Model:
 
     A new model with the same outputs, but for the rounding of the sums; not compiled.
     It takes as much arithmetic and a little longer; `cost(..., splits=)` counts its
-    memory, and the paper finds 2 to 5 splits worth their time. Beside TensorFlow itself
-    what is saved of small images, one at a time, is little.
+    memory, and the paper finds 2 to 5 splits worth their time. Of one small image the
+    longer graph takes more than is saved (docs/experiments.md has measurements).
 
     Args:
         model: a mobilenet_v2 of `km.build`, trained, or of `km.fuse`, which is faster.
