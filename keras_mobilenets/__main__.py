@@ -138,7 +138,9 @@ def _make_parser() -> argparse.ArgumentParser:
     made = verb("evaluate", verbs.evaluate, "accuracy of a finished run")
     made.add_argument("workdir", nargs="?", help="of train (default: the newest run)")
     made.add_argument(
-        "--model", metavar="FILE", help="a .tflite file, in the place of the run's own"
+        "--model",
+        metavar="FILE",
+        help="what export wrote, in the place of the run's own",
     )
     made.add_argument("--data", help="another source with the same classes")
     made.add_argument("--label", help="of that: a TFDS feature, or a column of the CSV")
@@ -157,7 +159,7 @@ def _make_parser() -> argparse.ArgumentParser:
     made.add_argument("--csv", metavar="FILE", help="a new CSV file, for the answers")
     made.add_argument("--workdir", help="of train (default: the newest run)")
     made.add_argument(
-        "--model", metavar="FILE", help="a .tflite file, which needs no run"
+        "--model", metavar="FILE", help="what export wrote, which needs no run"
     )
     option(
         made,
@@ -174,14 +176,18 @@ def _make_parser() -> argparse.ArgumentParser:
     ):
         made.add_argument(f"--{name}", help=text)
 
-    made = verb("export", verbs.export, "a run's model as a .tflite file, proven")
+    made = verb(
+        "export", verbs.export, "a run's model for LiteRT, ONNX or TensorFlow, proven"
+    )
     made.add_argument("model", nargs="?", metavar="WORKDIR", help="default: the newest")
     made.add_argument(
-        "--path", metavar="FILE", help="a new file (default: in the work directory)"
-    )
+        "--path", metavar="FILE",
+        help="a new .tflite or .onnx file, or a folder without a suffix for a "
+        "SavedModel (default: a .tflite file in the work directory)",
+    )  # fmt: skip
     made.add_argument(
         "--quantization", metavar="KIND",
-        help="float16, dynamic, int8 or int16x8 (default: float32)",
+        help="of .tflite: float16, dynamic, int8 or int16x8 (default: float32)",
     )  # fmt: skip
     made.add_argument(
         "--calibration", metavar="DATA",

@@ -69,7 +69,7 @@ def _print_classes(result: dict[str, Any]) -> None:
 def print_export(report: dict[str, Any]) -> None:
     """What a file is worth, and where it is."""
     proof, latency = report["proof"], report["latency"]
-    sure = proof["agreement_where_sure"]
+    sure, threads = proof["agreement_where_sure"], latency["threads"]
     low, high = proof["logits"]
     rows = [
         ("size", f"{report['bytes']:,} bytes", report["format"]),
@@ -93,7 +93,8 @@ def print_export(report: dict[str, Any]) -> None:
         (
             "latency",
             f"{latency['median_ms']:.3g} ms",
-            f"one image, {latency['threads']} thread; median of {latency['runs']}",
+            f"one image, {threads} thread{'s' * (threads > 1)}; median of "
+            f"{latency['runs']}",
         ),
     ]
     if "accuracy" in proof:

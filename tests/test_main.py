@@ -360,7 +360,7 @@ def test_work_directory(inside):
     run = inside / "runs" / "digits-1"
     expected = {
         "model.keras", "report.json", "history.csv", "curves.png", "tensorboard",
-        "samples", "settings.json", "timing.json", "data.json",
+        "samples", "settings.json", "timing.json", "data.json", "model_card.md",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == expected
     for part in ("train", "validation"):
@@ -481,6 +481,24 @@ def test_export_and_its_file_in_evaluate_and_predict(inside, tmp_path, capfd):
     assert result["accuracy"] == pytest.approx(report["proof"]["accuracy"])
     assert main(["predict", "--model", file, "runs/digits-1/samples"]) == 0
     assert len(capfd.readouterr().out.splitlines()) == 12
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model"])
+def test_export_of_other_formats(inside, tmp_path, capfd, name):
+    path = str(tmp_path / name)
+    assert main(["export", "--path", path]) == 0
+    out, err = capfd.readouterr()
+    assert "100.00%" in out
+    assert out.splitlines()[-1] == f"{path}, and {path}.json"
+    assert err == ""
+    assert main(["evaluate", "--model", path, "--json"]) == 0
+    accuracy = json.loads(capfd.readouterr().out)["accuracy"]
+    assert f"{accuracy:.2%}" in out
+    assert main(["predict", "--model", path, "runs/digits-1/samples"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 12
+    options = ["--quantization", "int8", "--path", f"{tmp_path}/8{name}"]
+    assert main(["export", *options]) == 2
+    assert "quantization is for .tflite files" in one_line(capfd.readouterr().err)
 
 
 def test_export_shows_what_a_file_is_worth(inside, tmp_path, capsys):
