@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.data import check_data as check_data
     from keras_mobilenets.data import load_data as load_data
     from keras_mobilenets.deploy import fuse as fuse
+    from keras_mobilenets.deploy import split as split
     from keras_mobilenets.errors import ExportFailed as ExportFailed
     from keras_mobilenets.errors import SearchStopped as SearchStopped
     from keras_mobilenets.errors import TrainingDiverged as TrainingDiverged
@@ -59,7 +60,7 @@ _HOME = {
     for module, names in {
         "architecture": ("Cost", "cost", "recommend"),
         "data": ("Splits", "check_data", "load_data"),
-        "deploy": ("fuse",),
+        "deploy": ("fuse", "split"),
         "errors": (
             "ExportFailed",
             "SearchStopped",

@@ -226,7 +226,10 @@ def _make_parser() -> argparse.ArgumentParser:
         "cost", verbs.cost, "parameters, mult-adds and memory, without TensorFlow"
     )
     network(made, without=("batch_norm_epsilon",))
-    option(made, "classes", "bytes_per_element")
+    option(
+        made, "classes", "bytes_per_element",
+        splits="groups that V2's bottlenecks run in, as km.split (default: not so)",
+    )  # fmt: skip
     made.add_argument("--no-top", action="store_true", help="without the classifier")
     made.add_argument("--layers", action="store_true", help="a row for every layer")
     fields(made)

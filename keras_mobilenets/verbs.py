@@ -177,7 +177,7 @@ def search(arguments: argparse.Namespace) -> int:
 def cost(arguments: argparse.Namespace) -> None:
     options = {
         "include_top": not arguments.no_top,
-        **_given(arguments, "classes", "bytes_per_element"),
+        **_given(arguments, "classes", "bytes_per_element", "splits"),
         **given_options(arguments, Settings),
     }
     cost = km.cost(**options)

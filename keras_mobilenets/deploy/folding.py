@@ -53,7 +53,7 @@ def fuse(model: keras.Model) -> keras.Model:
     >>> fuse(build("mobilenet_v2")).count_params()
     3487816
     """
-    functional = _as_functional(model)
+    functional = as_functional(model)
     folded = _find_folds(functional)
     made: dict[int, Any] = {}
 
@@ -93,7 +93,7 @@ def fuse(model: keras.Model) -> keras.Model:
     return fused
 
 
-def _as_functional(model: Any) -> keras.Model:
+def as_functional(model: Any) -> keras.Model:
     """The graph of the model, of layers that load anywhere; not compiled."""
     if not isinstance(model, keras.Model):
         raise UsageError(
