@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import RMSprop as RMSprop
     from keras_mobilenets.training import Run as Run
     from keras_mobilenets.training import averaged_weights as averaged_weights
+    from keras_mobilenets.training import benchmark as benchmark
     from keras_mobilenets.training import check_scale as check_scale
     from keras_mobilenets.training import compile as compile
     from keras_mobilenets.training import evaluate as evaluate
@@ -76,6 +77,7 @@ _HOME = {
             "RMSprop",
             "Run",
             "averaged_weights",
+            "benchmark",
             "check_scale",
             "compile",
             "evaluate",

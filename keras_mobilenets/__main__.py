@@ -71,6 +71,9 @@ def _make_parser() -> argparse.ArgumentParser:
             "name", nargs="?", default=NOT_GIVEN,
             help=options_of(Settings)["name"].metadata["help"],
         )  # fmt: skip
+        shape(made, without)
+
+    def shape(made: argparse.ArgumentParser, without: Iterable[str] = ()) -> None:
         variation = [
             name
             for name, field in options_of(Settings).items()
@@ -199,6 +202,31 @@ def _make_parser() -> argparse.ArgumentParser:
         bias_correction="of int8: make up for what rounding shifts (default true)",
     )
     made.add_argument("--data-dir", help="where TFDS keeps prepared data")
+
+    made = verb("benchmark", verbs.benchmark, "how fast a network is in each form")
+    made.add_argument(
+        "model", nargs="?", metavar="MODEL", default="mobilenet_v2",
+        help="mobilenet_v1 or mobilenet_v2 (default) with random weights, the "
+        "directory of a run, or a file of export",
+    )  # fmt: skip
+    shape(made)
+    made.add_argument(
+        "--forms", nargs="+", metavar="FORM",
+        help="keras.applications, keras, fused (batch norm folded), float32, float16, "
+        "dynamic, int8, int16x8 (default: all)",
+    )  # fmt: skip
+    made.add_argument(
+        "--batches", nargs="+", type=parse_value, metavar="N",
+        help="images in a call (default 1 and 32)",
+    )  # fmt: skip
+    option(
+        made,
+        classes="of the network (default 1000)",
+        threads="of each form (default 1)",
+        seconds="of each form with each batch (default 2)",
+    )
+    made.set_defaults(threads=NOT_GIVEN)  # `train` has an option of this name too
+    fields(made)
 
     made = verb(
         "doctor", verbs.doctor, "check a source of images before training on it"

@@ -10,6 +10,7 @@ from keras_mobilenets.architecture.shapes import sides
 from keras_mobilenets.recipe import Recipe, difference
 from keras_mobilenets.text import count, table
 
+TIMES = ("median", "p10", "p90", "least", "cpu")  # of a form, in milliseconds
 PLACES = 3  # of the labels of an image that may have several
 CLASSES_SHOWN = 30  # by evaluate; of more, the worst
 
@@ -108,6 +109,34 @@ def print_export(report: dict[str, Any]) -> None:
         )
     print(table([report["file"], "", ""], rows))
     print(f"\n{report['path']}, and {report['path']}.json")
+
+
+def print_benchmark(result: dict[str, Any]) -> None:
+    """A table for each batch size, and what was measured."""
+    for batch in dict.fromkeys(row["batch"] for row in result["rows"]):
+        rows = [
+            (
+                row["form"],
+                f"{row['bytes']:,}",
+                *(f"{row[f'{key}_ms']:.4g}" for key in TIMES),
+                f"{row['relative']:.3g}",
+                count(1000 * batch / row["median_ms"]),
+                row["calls"],
+            )
+            for row in result["rows"]
+            if row["batch"] == batch
+        ]
+        header = [
+            f"batch {batch}", "bytes", "median ms", "10 %", "90 %", "least", "cpu",
+            "relative", "images/s", "calls",
+        ]  # fmt: skip
+        print(table(header, rows), end="\n\n")
+    network = ", ".join(f"{k} {v}" for k, v in result["network"].items())
+    machine = result["machine"]
+    print(
+        f"{network}; images {'x'.join(map(str, result['image']))}; threads: "
+        f"{result['threads']}, on {machine['cores']} cores of {machine['processor']}"
+    )
 
 
 def print_answers(results: list[dict[str, Any]]) -> None:

@@ -129,6 +129,16 @@ def export(arguments: argparse.Namespace) -> None:
     printing.print_export(report)
 
 
+def benchmark(arguments: argparse.Namespace) -> None:
+    start_tensorflow()
+    options = given_options(arguments, Settings)
+    options |= _given(arguments, "classes", "forms", "batches", "threads", "seconds")
+    result = km.benchmark(arguments.model, **options)
+    if arguments.json:
+        return _print_json(result)
+    printing.print_benchmark(result)
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     start_tensorflow()
     devices = _given(arguments, "strategy", "cpu_replicas", "batch_size")

@@ -289,6 +289,15 @@ MISTAKES = {
     "evaluate": ("workdir", "runs", "keras-mobilenets train"),
     "evaluate .": ("workdir", "'.'", "report.json"),
     "evaluate --split testing": ("split", "testing", "did you mean 'test'"),
+    "benchmark mobilnet_v2": ("model", "got 'mobilnet_v2'", "did you mean"),
+    "benchmark --alpha 0": ("alpha", "got 0"),
+    "benchmark --batches 0": ("batches", "got 0"),
+    "benchmark --forms int4": ("forms", "'int4'", "int8"),
+    "benchmark --threads 0": ("threads", "got 0"),
+    "benchmark --seconds no": ("seconds", "got 'no'"),
+    "benchmark --set width_mult=1": ("width_mult", "use alpha"),
+    "benchmark . --alpha 0.5": ("alpha", "by its name", "'.'"),
+    "benchmark .": ("workdir", "'.'", "report.json"),
     "predict some.png": ("images", "some.png", "does not exist"),
     "predict some.png --top 0": ("top", "got 0", "at least 1"),
 }
@@ -514,6 +523,22 @@ def test_export_shows_what_a_file_is_worth(inside, tmp_path, capsys):
     assert f"{file.stat().st_size:,} bytes" in rows[2]
     assert "100.00%" in rows[3]
     assert last == f"{file}, and {file}.json"
+
+
+def test_benchmark(capsys):
+    forms = ("keras", "float32")
+    arguments = ["benchmark", *TINY[:7], "--forms", *forms, "--batches", "1"]
+    assert main([*arguments, "--seconds", "0.01"]) == 0
+    printed = capsys.readouterr()
+    header, _, *rows, _, last = printed.out.splitlines()
+    assert header.startswith("batch 1 ")
+    assert tuple(row.split()[0] for row in rows) == forms
+    assert "images 32x32x3; threads: 1, on " in last
+    assert "measuring batches of 1" in printed.err
+    assert main([*arguments, "--seconds", "0.01", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert tuple(row["form"] for row in result["rows"]) == forms
+    assert result["network"]["shallow"] is True
 
 
 def test_evaluate_writes_a_report(inside, tmp_path, capsys):

@@ -128,7 +128,7 @@ def read_classifier(path: str | os.PathLike[str], threads: int = 1) -> Classifie
         UsageError: it is none, or damaged.
     """
     path = check_path("model", path)
-    of = _format_in(path)
+    of = FORMATS[format_in(path)]
     of.check_modules()
     try:
         return of.read(pathlib.Path(path), threads)
@@ -139,7 +139,12 @@ def read_classifier(path: str | os.PathLike[str], threads: int = 1) -> Classifie
         ) from error
 
 
-def _format_in(path: str) -> Format:
+def format_in(path: str) -> str:
+    """Of which format a file is by what it is, as a key of FORMATS.
+
+    Raises:
+        UsageError: of none.
+    """
     what, given = f"model must be {WRITTEN}, as km.export writes", repr(path)
     folder = os.path.isdir(path)
     first = os.path.join(path, saved_model.GRAPH) if folder else path
@@ -151,12 +156,12 @@ def _format_in(path: str) -> Format:
     if os.path.getsize(first) > LARGEST:
         raise UsageError(f"{what}, of at most {LARGEST:,} bytes; {given} is larger")
     if folder:
-        return FORMATS[FOLDER]
+        return FOLDER
     with open(path, "rb") as file:
         head = file.read(8)
-    for of in FORMATS.values():
+    for suffix, of in FORMATS.items():
         if of.mark and _has(head, of.mark):
-            return of
+            return suffix
     if any(_has(head, mark) for mark in OF_KERAS):
         raise UsageError(
             f"{what}; got {given}, a file of Keras: give the run that it is of as "
