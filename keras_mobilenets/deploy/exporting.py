@@ -21,7 +21,7 @@ from keras_mobilenets.deploy.conversion import (
     convert,
     from_pixels,
 )
-from keras_mobilenets.deploy.correction import correct
+from keras_mobilenets.deploy.correction import corrected
 from keras_mobilenets.deploy.network import Network, network_of
 from keras_mobilenets.deploy.pictures import (
     Pictures,
@@ -35,7 +35,6 @@ from keras_mobilenets.recipe import Recipe
 INPUTS = ("float32", "uint8")
 SUFFIX = ".tflite"
 LARGEST_HALF = 65504  # that float16 holds
-ACTIVATIONS = 2**28  # bytes of one layer's, while biases are corrected
 
 
 def check_new_file(path: Any) -> pathlib.Path:
@@ -103,7 +102,8 @@ def export_model(
         _check_halves(network)
     converted = network
     if kind.activation_bits and bias_correction:
-        converted = _corrected(network, pictures, kind)
+        logits = corrected(network.logits, pictures.calibration, kind.activation_bits)
+        converted = network._replace(logits=logits)
     content = convert(converted, quantization, pictures.calibration, input)
     operations = litert.count_operations(content)
     litert.check_operations(operations)
@@ -170,21 +170,6 @@ def _check_halves(network: Network) -> None:
                 f"{weight.path!r}, with its batch norm folded in, has {largest:.3g}: "
                 "export in float32"
             )
-
-
-def _corrected(network: Network, pictures: Pictures, kind: Kind) -> Network:
-    """A copy with rounded kernels and the biases that go with them."""
-    copy = Network(keras.models.clone_model(network.logits), network.squashing)
-    copy.logits.set_weights(network.logits.get_weights())
-    largest = max(
-        4 * int(np.prod(layer.output.shape[1:])) for layer in copy.logits.layers
-    )
-    images = pictures.calibration
-    count = max(1, min(len(images), ACTIVATIONS // largest))
-    some = np.linspace(0, len(images) - 1, count).round().astype(int)
-    assert kind.activation_bits is not None
-    correct(copy.logits, images[some], kind.activation_bits)
-    return copy
 
 
 def _said_of(pictures: Pictures, bias_correction: bool) -> dict[str, Any]:
