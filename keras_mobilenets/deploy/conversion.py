@@ -80,8 +80,9 @@ def convert(
     """A LiteRT file with one signature, "classify": image -> logits, probabilities.
 
     `images`, float32 [n, height, width, channels] in [-1, 1], are for calibration, of
-    which a network that is fake-quantised needs none. With `input` "uint8" it takes pixels, and scales them itself. Its batch is open;
-    that of a dilated network is 1, with which no operations for dilation are needed.
+    which a network that is fake-quantised needs none. With `input` "uint8" it takes
+    pixels, and scales them itself. Its batch is open; that of a dilated network is 1,
+    with which no operations for dilation are needed.
     """
     kind = KINDS[quantization]
     # A quantised file rounds its float input, which holds whole numbers, to pixels.

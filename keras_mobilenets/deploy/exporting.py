@@ -75,11 +75,13 @@ def export_model(
     input: str = "float32",
     bias_correction: bool = True,
     recipe: Recipe | None = None,
+    fine_tuning: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write a model as a file, and what it is worth as JSON beside it.
 
     As `km.export` says, which takes a run too. `recipe` is by which images are prepared
-    for the model; by default that of `calibration`, if it says so.
+    for the model; by default that of `calibration`, if it says so. `fine_tuning`, of
+    the model to 8 bits, is for the report.
     """
     file = check_new_file(path)
     check_choice("quantization", quantization, tuple(KINDS))
@@ -92,21 +94,26 @@ def export_model(
             "not scale pixels in 16 bits; take int8, or input='float32'"
         )
     network = network_of(model)
+    calibrated = bool(kind.activation_bits)
+    if network.is_fake_quantized:
+        kind, calibrated = _as_fine_tuned(quantization, kind), False
     pictures = take_pictures(calibration, network.shape)
     names = _check_labels(labels, pictures, network.classes)
     if pictures.classes is not None and list(pictures.classes) != names:
         pictures = pictures._replace(labels=None)  # of other classes
-    if quantization and kind.activation_bits:
+    if quantization and calibrated:
         check_calibration(pictures, quantization)
     if kind.weights == tf.float16:
         _check_halves(network)
     converted = network
-    if kind.activation_bits and bias_correction:
+    if calibrated and bias_correction:
         logits = corrected(network.logits, pictures.calibration, kind.activation_bits)
         converted = network._replace(logits=logits)
     content = convert(converted, quantization, pictures.calibration, input)
     operations = litert.count_operations(content)
     litert.check_operations(operations)
+    if network.is_fake_quantized:
+        _check_whole(operations)
     about = litert.describe(
         names, network.squashing, recipe or pictures.recipe, input, quantization
     )
@@ -119,9 +126,8 @@ def export_model(
         "image": list(network.shape),
         "batch": 1 if network.is_dilated else None,
         **about,
-        "calibration": _said_of(pictures, bias_correction)
-        if kind.activation_bits
-        else None,
+        "calibration": _said_of(pictures, bias_correction) if calibrated else None,
+        "fine_tuning": fine_tuning,
         "required_agreement": kind.least,
         "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
     }
@@ -170,6 +176,28 @@ def _check_halves(network: Network) -> None:
                 f"{weight.path!r}, with its batch norm folded in, has {largest:.3g}: "
                 "export in float32"
             )
+
+
+def _as_fine_tuned(quantization: str | None, kind: Kind) -> Kind:
+    """What int8 is of a model that has its ranges."""
+    if quantization != "int8":
+        raise UsageError(
+            "quantization must be 'int8' for a model that was fine-tuned for it; got "
+            f"{quantization!r}: export the model as it was before"
+        )
+    return kind._replace(instead='"float16", of the model as it was before')
+
+
+def _check_whole(operations: dict[str, int]) -> None:
+    """Nothing between the ends of a file is computed in float32, for want of a range.
+
+    There are an input, and two outputs.
+    """
+    if operations.get("QUANTIZE", 0) > 1 or operations.get("DEQUANTIZE", 0) > 2:
+        raise UsageError(
+            "model must have the layers that km.fine_tune_quantized gave it; some of "
+            "its FakeQuantize are gone, so that the file would not be of 8 bits"
+        )
 
 
 def _said_of(pictures: Pictures, bias_correction: bool) -> dict[str, Any]:

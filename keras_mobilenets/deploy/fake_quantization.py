@@ -147,7 +147,7 @@ def _measure_ranges(
     images: np.ndarray,
 ) -> None:
     """Give each layer the range that the network has in its place."""
-    inner = keras.Model(network.inputs, [tensor for _, tensor in places])
+    inner = keras.Model(network.inputs[0], [tensor for _, tensor in places])
 
     @tf.function(autograph=False, reduce_retracing=True)
     def ends(some: tf.Tensor) -> tf.Tensor:
