@@ -192,7 +192,7 @@ def _make_parser() -> argparse.ArgumentParser:
         made,
         bias_correction="of int8: make up for what rounding shifts (default true)",
         fine_tune="of int8: epochs of training in 8 bits before it",
-        learning_rate="of these (default 1e-4)",
+        learning_rate="of these (default 1e-3)",
     )
     made.add_argument("--data-dir", help="where TFDS keeps prepared data")
 

@@ -23,6 +23,9 @@ from keras_mobilenets.deploy.network import Network
 from keras_mobilenets.errors import TrainingDiverged
 from keras_mobilenets.training.counting import counting
 
+# Of Adam: where rounding does nothing to the answers, gradients are its noise; at
+# Keras' 1e-7 steps along it are as long as any, and lead away from a good start.
+EPSILON = 1e-2
 CROSS_ENTROPY: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
     "softmax": tf.nn.softmax_cross_entropy_with_logits,
     "sigmoid": lambda labels, logits: tf.reduce_mean(
@@ -110,7 +113,7 @@ def _make_step(
     used = student.trainable_variables
     learned = [before.get(id(variable), variable) for variable in used]
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    optimizer = keras.optimizers.Adam(rate)
+    optimizer = keras.optimizers.Adam(rate, epsilon=EPSILON)
     optimizer.build(learned)
     divergence = _divergence_of(network)
 

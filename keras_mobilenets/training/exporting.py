@@ -65,7 +65,7 @@ def export(
         bias_correction: of int8 and int16x8: make up for what rounding kernels shifts.
         fine_tune: of int8: epochs of `km.fine_tune_quantized` before, on the training
             images of `calibration`, which are to be `Splits`, or of the run.
-        learning_rate: of these (default 1e-4).
+        learning_rate: of these (default 1e-3).
         data_dir: where TFDS keeps its prepared data; of a run.
         verbose: show the progress of `fine_tune`.
 

@@ -26,7 +26,7 @@ from keras_mobilenets.training.outputs import ends_in_logits
 from keras_mobilenets.training.run_data import load_run_data
 from keras_mobilenets.training.workdir import find_finished, read_report
 
-LEARNING_RATE = 1e-4
+LEARNING_RATE = 1e-3
 
 
 def fine_tune_quantized(
@@ -139,8 +139,8 @@ def fine_tune(
     squash = keras.layers.Activation(
         network.squashing, dtype="float32", name="predictions"
     )
-    whole = keras.Model(student.inputs[0], squash(student.outputs[0]), name=student.name)
-    return whole, report
+    (image,), (logits,) = student.inputs, student.outputs
+    return keras.Model(image, squash(logits), name=student.name), report
 
 
 def _check_splits(argument: str, splits: Splits, network: Network) -> None:
@@ -156,6 +156,3 @@ def _check_splits(argument: str, splits: Splits, network: Network) -> None:
             "or in logits; got Splits with several: build the model with "
             "classifier_activation='sigmoid'"
         )
-    for split in ("train", "validation"):
-        if not splits.counts[split]:
-            raise UsageError(f"{argument} must have {split} images; got none")
