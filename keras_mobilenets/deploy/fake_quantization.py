@@ -28,7 +28,7 @@ RANGED = {
     *("Conv2D", "DepthwiseConv2D", "Dense", "ReLU", "Activation", "Add"),
     "GlobalAveragePooling2D",
 }
-MOVING = {"ZeroPadding2D", "Flatten", "Reshape"}
+MOVING = {"ZeroPadding2D"}
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")
@@ -138,7 +138,8 @@ def _check_known(operation: Any) -> None:
 def _copy(operation: Any) -> Any:
     if not isinstance(operation, keras.layers.Layer):
         return operation  # of keras.ops: no weights
-    return type(operation).from_config(operation.get_config())
+    # Trainable, also where it was frozen: it has to be moved to the steps.
+    return type(operation).from_config({**operation.get_config(), "trainable": True})
 
 
 def _measure_ranges(

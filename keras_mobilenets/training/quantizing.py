@@ -65,8 +65,8 @@ def fine_tune_quantized(
 
     Raises:
         UsageError: the model cannot be quantised, or is already, or the data are not
-            those of the model.
-        TrainingDiverged: no epoch brought it nearer to the network in float32.
+            those of the model. Where no epoch brought it nearer to the network in
+            float32 that is a warning.
 
     >>> quantized = fine_tune_quantized("runs/digits-1")
     >>> km.export(quantized, "digits.tflite", quantization="int8")["calibration"]

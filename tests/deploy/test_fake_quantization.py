@@ -109,9 +109,9 @@ def test_gradients_are_those_of_tensorflow():
     layer = FakeQuantize()
     x = tf.constant(np.random.default_rng(0).normal(0, 1, 1000).astype("float32"))
     layer(x)
-    layer.low.assign(-0.5)
-    layer.high.assign(1.3)
-    weights = tf.constant(np.random.default_rng(1).normal(0, 1, 1000).astype("float32"))
+    layer.low.assign(-51 / 128)  # so that zero is a step, and nothing is moved
+    layer.high.assign(204 / 128)
+    weights = tf.linspace(0.5, 1.5, 1000)
     low, high = layer.low.value, layer.high.value
     found = []
     for rounding in (
@@ -202,8 +202,8 @@ def test_shared_layers_and_operations(tmp_path):
     inputs = keras.Input((32, 32, 3))
     conv = layers.Conv2D(3, 3, padding="same", use_bias=False)
     x = layers.Activation("relu6")(conv(conv(inputs)) + inputs)
-    x = layers.GlobalAveragePooling2D(keepdims=True)(layers.ZeroPadding2D()(x))
-    model = randomize(keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x))))
+    x = layers.GlobalAveragePooling2D()(layers.ZeroPadding2D()(x))
+    model = randomize(keras.Model(inputs, layers.Dense(5)(x)))
     quantized = rounded(model, images(model, count=40))
     names = {layer.name for layer in quantized.layers}
     assert {f"{conv.name}_steps", f"{conv.name}_steps_2"} <= names

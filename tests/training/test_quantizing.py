@@ -94,7 +94,7 @@ def badly_scaled(run):
 @pytest.fixture(scope="module")
 def won_back(run):
     model = badly_scaled(run)
-    return model, *fine_tune(model, fresh(run), 3, 1e-3, False)
+    return model, *fine_tune(model, fresh(run), 2, 1e-3, False)
 
 
 def test_what_calibration_loses_it_wins_back(won_back):
@@ -135,11 +135,9 @@ def test_it_ends_as_the_model_did(run, quantized, won_back):
 def test_steps_that_are_too_long(run):
     """What was calibrated is given back, and that is said."""
     with pytest.warns(UserWarning, match="given as it was calibrated; a lower"):
-        _, report = fine_tune(run.model, fresh(run), 1, 3.0, False)
+        _, report = fine_tune(run.model, fresh(run), 1, 1e30, False)
     assert report["best_epoch"] == 0
     assert report["validation"]["fine_tuned"] == report["validation"]["calibrated"]
-    with pytest.raises(km.TrainingDiverged, match="step .* of epoch 1 .*1e\\+30"):
-        fine_tune(run.model, fresh(run), 1, 1e30, False)
 
 
 def test_on_the_command_line(run, tmp_path, capsys):
@@ -179,6 +177,9 @@ def test_what_is_refused(run, splits, options, message):
 def test_models_and_data_that_are_refused(run, quantized, splits):
     broken = keras.models.clone_model(run.model)
     broken.set_weights([w * np.nan for w in run.model.get_weights()])
+    huge = keras.models.clone_model(run.model)
+    huge.set_weights(run.model.get_weights())
+    huge.get_layer("logits").bias.assign([3e38, -3e38] * 5)
     few = (
         np.zeros((40, 32, 32, 3), "uint8")
         + np.arange(40).astype("uint8")[:, None, None, None] * 6
@@ -190,6 +191,7 @@ def test_models_and_data_that_are_refused(run, quantized, splits):
     for model, data, message in (
         (quantized, splits, "fine-tuned for 8 bits already"),
         (broken, splits, "weights that are numbers"),
+        (huge, splits, "must give numbers"),
         (run.model, km.load_data("digits", resolution=48), "got Splits of .48, 48, 3"),
         (run.model, km.load_data(other, resolution=32, batch_size=8), "3. and 2"),
         (two, km.load_data(tagged, resolution=32, batch_size=8), "sigmoid"),
