@@ -107,6 +107,7 @@ def export_model(
         _check_halves(network)
     converted = network
     if calibrated and bias_correction:
+        assert kind.activation_bits is not None
         logits = corrected(network.logits, pictures.calibration, kind.activation_bits)
         converted = network._replace(logits=logits)
     content = convert(converted, quantization, pictures.calibration, input)
