@@ -164,6 +164,24 @@ def add_options(
         place.add_argument(f"--{name.replace('_', '-')}", default=NOT_GIVEN, **how)
 
 
+def as_arguments(values: Mapping[str, Any]) -> list[str]:
+    """Options as they are given on the command line.
+
+    >>> as_arguments({"alpha": 0.5, "shallow": True, "splits": {"a": "b"}})
+    ['--alpha', '0.5', '--shallow', '--splits', "{'a': 'b'}"]
+    """
+    arguments = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            text = value if isinstance(value, str) else repr(value)
+            dashed = text.startswith("-")  # which would be taken for an option
+            arguments += [f"--{flag}={text}"] if dashed else [f"--{flag}", text]
+    return arguments
+
+
 def given_options(arguments: argparse.Namespace, *records: type) -> dict[str, Any]:
     """What was given of the options of `records`, `--set FIELD=VALUE` included."""
     values = {

@@ -62,6 +62,22 @@ def start_tensorflow() -> None:
             _show(notices, ABOUT_GPUS)
 
 
+def other_backend() -> str | None:
+    """What is wrong where Keras does not run on TensorFlow; None where it does."""
+    try:
+        import keras
+    except ModuleNotFoundError as error:  # KERAS_BACKEND of another project
+        found = f"Keras cannot load its own ({error})"
+    else:
+        if keras.config.backend() == "tensorflow":
+            return None
+        found = f"got the backend {keras.config.backend()!r}"
+    return (
+        f"needs Keras on TensorFlow; {found}: set KERAS_BACKEND=tensorflow before "
+        "Keras is imported (keras_mobilenets.build works on every backend)"
+    )
+
+
 def _show(notices: IO[bytes], wanted: re.Pattern[str]) -> None:
     notices.seek(0)
     for line in notices.read().decode(errors="replace").splitlines():

@@ -59,6 +59,23 @@ def check_path(name: str, value: Any) -> str:
     return os.path.abspath(expanded)
 
 
+def check_new_file(name: str, value: Any, suffix: str) -> pathlib.Path:
+    """Where a file of this suffix can be written, before the work for it is done."""
+    file = pathlib.Path(check_path(name, value))
+    if file.suffix.lower() != suffix:
+        raise UsageError(
+            f"{name} must be a {suffix[1:].upper()} file, such as 'this{suffix}'; got "
+            f"{os.fspath(value)!r}"
+        )
+    if os.path.lexists(file):
+        raise UsageError(f"{name} must be a new file; {os.fspath(value)!r} exists")
+    if not os.access(file.parent, os.W_OK):
+        raise UsageError(
+            f"{name} must be in a folder that can be written; got {os.fspath(value)!r}"
+        )
+    return file
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A path to write to; at the end of the block that file becomes `path`.
@@ -149,9 +166,9 @@ def lock(path: str | os.PathLike[str]) -> IO[str]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file, whole or not at all, in UTF-8 whatever the locale."""
     with replacing(path) as beside:
-        beside.write_text(text)
+        beside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -173,7 +190,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         if os.path.exists(path) and not os.path.isfile(path):
             raise ValueError("not a file")  # a pipe would wait, /dev/zero not end
-        return json.loads(pathlib.Path(path).read_text())
+        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         shown = os.fspath(path) if isinstance(path, os.PathLike) else path

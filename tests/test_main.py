@@ -356,7 +356,7 @@ def test_work_directory(inside):
     run = inside / "runs" / "digits-1"
     expected = {
         "model.keras", "report.json", "history.csv", "curves.png", "tensorboard",
-        "samples", "settings.json", "timing.json", "data.json",
+        "samples", "settings.json", "timing.json", "data.json", "model_card.md",
     }  # fmt: skip
     assert {path.name for path in run.iterdir()} == expected
     for part in ("train", "validation"):

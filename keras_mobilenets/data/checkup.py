@@ -17,21 +17,16 @@ from keras_mobilenets.architecture.arguments import (
     check_integer,
     check_resolution,
 )
-from keras_mobilenets.architecture.shapes import Resolution, sides
+from keras_mobilenets.architecture.shapes import Resolution
 from keras_mobilenets.data.checking import Broken
+from keras_mobilenets.data.contact_sheet import draw_sheet, enumerate_stored
 from keras_mobilenets.data.decoding import exif_orientation
 from keras_mobilenets.data.finding import find_source
-from keras_mobilenets.data.images import as_picture
-from keras_mobilenets.data.parts import PARTS, Part, Running, Source, in_order
-from keras_mobilenets.data.preprocessing import eval_image, train_image
-from keras_mobilenets.errors import UsageError
+from keras_mobilenets.data.parts import PARTS, Part, Source
 from keras_mobilenets.given import JOINT, MEMORY_BUDGET, Given, take
 from keras_mobilenets.recipe import Recipe, get_recipe
-from keras_mobilenets.storage import check_path, replacing
+from keras_mobilenets.storage import check_new_file, check_path
 from keras_mobilenets.text import printable
-
-ROWS, COLUMNS = 8, 8  # of the contact sheet: images, and epochs of each
-GAP = 4  # pixels between them
 
 # What has to be fetched by hand, after registering at image-net.org, with its size in
 # bytes. Source: TFDS, datasets/imagenet2012/checksums.tsv.
@@ -98,7 +93,7 @@ def check_data(
     channels = check_channels(channels)
     recipe = get_recipe(recipe)
     if sheet is not None:
-        sheet = _check_sheet(sheet)
+        sheet = check_new_file("sheet", sheet, ".png")
     data_dir = None if data_dir is None else check_path("data_dir", data_dir)
     source = take(source, check_integer("memory_budget", memory_budget, low=0))
     report: dict[str, Any] = {
@@ -150,27 +145,10 @@ def check_data(
     _find_duplicates(report, examples, parts.classes)
     _note_orientations(report, examples, recipe)
     if sheet is not None:
-        _draw(parts, examples["train"], resolution, channels, recipe, sheet)
+        labels = [example.labels for example in examples["train"]]
+        draw_sheet(parts.train, labels, resolution, channels, recipe, sheet)
         report["sheet"] = os.fspath(sheet)
     return report
-
-
-def _check_sheet(sheet: str | os.PathLike) -> Path:
-    """Where a contact sheet can be written, before every image is read."""
-    if not isinstance(sheet, (str, os.PathLike)):
-        raise UsageError(f"sheet must be the path of a new PNG file; got {sheet!r}")
-    path = Path(sheet).expanduser()
-    if path.suffix.lower() != ".png":
-        raise UsageError(
-            f"sheet must be a PNG file, such as 'sheet.png'; got {os.fspath(sheet)!r}"
-        )
-    if os.path.lexists(path):
-        raise UsageError(f"sheet must be a new file; {os.fspath(sheet)!r} exists")
-    if not os.access(path.parent, os.W_OK):
-        raise UsageError(
-            f"sheet must be in a folder that can be written; got {os.fspath(sheet)!r}"
-        )
-    return path
 
 
 def _tar_files(
@@ -196,11 +174,6 @@ def _tar_files(
     ]
 
 
-def _numbered(part: Part) -> tf.data.Dataset:
-    """(number, (stored, label)), and a third part of those that are fetched."""
-    return in_order(part, Running(1)) if part.fetch else part.examples().enumerate()
-
-
 def _examples(parts: Source, split: str) -> list[Example]:
     """All images of a split, without their pixels."""
     part: Part = getattr(parts, split)
@@ -218,7 +191,7 @@ def _examples(parts: Source, split: str) -> list[Example]:
         return name, label, turned, tf.shape(image), content[0]
 
     described = (
-        _numbered(part)
+        enumerate_stored(part)
         .map(describe, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -330,48 +303,6 @@ def _find_duplicates(
             if not report["multi_label"]
             else f"{contradictions:,} of the images are there with different labels"
         )
-
-
-def _draw(
-    parts: Source,
-    examples: list[Example],
-    resolution: Resolution,
-    channels: int,
-    recipe: Recipe,
-    path: Path,
-) -> None:
-    """The contact sheet: an image for evaluation, then as it is in some epochs."""
-    first: dict[int, int] = {}  # label: number of its first image
-    for number, example in enumerate(examples):
-        for label in example.labels:
-            if len(first) < ROWS:
-                first.setdefault(label, number)
-    part, chosen = parts.train, sorted(set(first.values()))
-    stored = _numbered(part).filter(
-        lambda number, *_: tf.reduce_any(number == tf.constant(chosen, tf.int64))
-    )
-    rows = []
-    for number, (raw, _), *_ in stored.take(len(chosen)):
-        image = part.decode(raw, None, channels == 4)
-        seeds = [tf.stack([number, epoch]) for epoch in range(COLUMNS - 1)]
-        rows.append(
-            [
-                eval_image(image, resolution, recipe, channels),
-                *(
-                    train_image(image, seed, resolution, recipe, channels)
-                    for seed in seeds
-                ),
-            ]
-        )
-    pixels = np.rint((np.clip(rows, -1, 1) + 1) * 127.5).astype(np.uint8)
-    framed = np.pad(
-        pixels, [(0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)], constant_values=255
-    )
-    height, width = (side + GAP for side in sides(resolution))
-    sheet = framed.transpose(0, 2, 1, 3, 4)
-    sheet = sheet.reshape(len(rows) * height, COLUMNS * width, channels)
-    with replacing(path) as beside:
-        as_picture(sheet[:-GAP, :-GAP]).save(beside, "PNG")
 
 
 def _number(things: Any, one: str, many: str | None = None) -> str:

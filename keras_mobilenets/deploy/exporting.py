@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,15 +16,10 @@ import tensorflow as tf
 
 from keras_mobilenets import storage
 from keras_mobilenets.architecture.arguments import check_choice, check_flag, shown
-from keras_mobilenets.deploy import litert
-from keras_mobilenets.deploy.conversion import (
-    KINDS,
-    Kind,
-    as_pixels,
-    convert,
-    from_pixels,
-)
+from keras_mobilenets.deploy.classifier import describe
+from keras_mobilenets.deploy.conversion import Kind, as_pixels, from_pixels
 from keras_mobilenets.deploy.correction import corrected
+from keras_mobilenets.deploy.formats import check_new_file, format_of, report_of
 from keras_mobilenets.deploy.network import Network, network_of
 from keras_mobilenets.deploy.pictures import (
     Pictures,
@@ -33,36 +31,7 @@ from keras_mobilenets.errors import ExportFailed, UsageError
 from keras_mobilenets.recipe import Recipe
 
 INPUTS = ("float32", "uint8")
-SUFFIX = ".tflite"
 LARGEST_HALF = 65504  # that float16 holds
-
-
-def check_new_file(path: Any) -> pathlib.Path:
-    """Where a file and the report on it can be written.
-
-    Raises:
-        UsageError: something lies there, or it cannot be written, or is called wrongly.
-    """
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        raise UsageError(f"path must be that of a new .tflite file; got {shown(path)}")
-    file = pathlib.Path(os.fsdecode(path)).expanduser()
-    if file.suffix.lower() != SUFFIX or "\0" in str(file):
-        raise UsageError(
-            f"path must end in {SUFFIX}, the one format that is written; got "
-            f"{shown(path)}"
-        )
-    for new in (file, _report_of(file)):
-        if os.path.lexists(new):
-            raise UsageError(f"path must be a new file; {str(new)!r} exists")
-    if not file.parent.is_dir() or not os.access(file.parent, os.W_OK):
-        raise UsageError(
-            f"path must be in a folder that can be written; got {str(file)!r}"
-        )
-    return file
-
-
-def _report_of(file: pathlib.Path) -> pathlib.Path:
-    return file.with_name(f"{file.name}.json")
 
 
 def export_model(
@@ -83,11 +52,11 @@ def export_model(
     for the model; by default that of `calibration`, if it says so. `fine_tuning`, of
     the model to 8 bits, is for the report.
     """
-    file = check_new_file(path)
-    check_choice("quantization", quantization, tuple(KINDS))
+    file = check_new_file(path, quantization)
     check_choice("input", input, INPUTS)
     check_flag("bias_correction", bias_correction)
-    kind = KINDS[quantization]
+    form = format_of(file)
+    kind = form.kinds[quantization]
     if quantization == "int16x8" and input == "uint8":
         raise UsageError(
             "input='uint8' cannot be had with quantization='int16x8', for LiteRT does "
@@ -110,41 +79,42 @@ def export_model(
         assert kind.activation_bits is not None
         logits = corrected(network.logits, pictures.calibration, kind.activation_bits)
         converted = network._replace(logits=logits)
-    content = convert(converted, quantization, pictures.calibration, input)
-    operations = litert.count_operations(content)
-    litert.check_operations(operations)
-    if network.is_fake_quantized:
-        _check_whole(operations)
-    about = litert.describe(
+    about = describe(
         names, network.squashing, recipe or pictures.recipe, input, quantization
     )
-    content = litert.with_about(content, about)
-    report = {
+    packages = ("tensorflow", "keras", *form.modules)
+    report: dict[str, Any] = {
         "file": file.name,
         "format": kind.text,
-        "bytes": len(content),
-        "operations": operations,
         "image": list(network.shape),
         "batch": 1 if network.is_dilated else None,
         **about,
         "calibration": _said_of(pictures, bias_correction) if calibrated else None,
         "fine_tuning": fine_tuning,
         "required_agreement": kind.least,
-        "versions": {"tensorflow": tf.__version__, "keras": keras.__version__},
+        "versions": {name: importlib.metadata.version(name) for name in packages},
     }
     if input == "uint8":
         seen = from_pixels(as_pixels(pictures.proof))
         pictures = pictures._replace(proof=seen)
-    classifier = litert.open_classifier(content, THREADS)
-    try:
-        report["proof"] = compare(model, network, classifier, pictures)
-        report["latency"] = measure_latency(classifier, pictures.proof[0])
-        _check_agreement(report["proof"], kind)
-    except ExportFailed as failure:
-        aside = _aside(file)
-        _write(aside, content, report | {"file": aside.name, "failed": str(failure)})
-        raise ExportFailed(f"{failure}. It was kept as {str(aside)!r}") from failure
-    _write(file, content, report)
+    with tempfile.TemporaryDirectory() as folder:
+        made = pathlib.Path(folder, file.name)
+        form.write(made, converted, about, pictures.calibration)
+        classifier = form.read(made, THREADS)
+        if network.is_fake_quantized:
+            _check_whole(classifier.operations)
+        report["bytes"] = _bytes_of(made)
+        report["operations"] = classifier.operations
+        try:
+            report["proof"] = compare(model, network, classifier, pictures)
+            report["latency"] = measure_latency(classifier, pictures.proof[0])
+            _check_agreement(report["proof"], kind)
+        except ExportFailed as failure:
+            aside = _aside(file)
+            report |= {"file": aside.name, "failed": str(failure)}
+            _keep(made, aside, report)
+            raise ExportFailed(f"{failure}. It was kept as {str(aside)!r}") from failure
+        _keep(made, file, report)
     return report | {"path": str(file)}
 
 
@@ -228,12 +198,24 @@ def _aside(file: pathlib.Path) -> pathlib.Path:
     number = 1
     while True:
         aside = file.with_name(f"{file.stem}.rejected-{number}{file.suffix}")
-        if not os.path.lexists(aside) and not os.path.lexists(_report_of(aside)):
+        if not os.path.lexists(aside) and not os.path.lexists(report_of(aside)):
             return aside
         number += 1
 
 
-def _write(file: pathlib.Path, content: bytes, report: dict[str, Any]) -> None:
-    with storage.replacing(file) as beside:
-        beside.write_bytes(content)
-    storage.write_json(_report_of(file), report)
+def _bytes_of(made: pathlib.Path) -> int:
+    """Of a file, or of all in a folder."""
+    return sum(
+        path.stat().st_size for path in (made, *made.rglob("*")) if path.is_file()
+    )
+
+
+def _keep(made: pathlib.Path, file: pathlib.Path, report: dict[str, Any]) -> None:
+    """Put what was made where it is to be, and the report on it beside it."""
+    if made.is_dir():
+        with storage.new_folder(file) as beside:
+            shutil.copytree(made, beside, dirs_exist_ok=True)
+    else:
+        with storage.replacing(file) as beside:
+            shutil.copyfile(made, beside)
+    storage.write_json(report_of(file), report)

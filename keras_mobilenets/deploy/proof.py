@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mobilenets.deploy.litert import Classifier
+from keras_mobilenets.deploy.classifier import Classifier
 from keras_mobilenets.deploy.network import Network, in_batches
 from keras_mobilenets.deploy.pictures import Pictures
 from keras_mobilenets.errors import ExportFailed, UsageError
@@ -80,7 +80,7 @@ def judged(compared: dict[str, Any]) -> tuple[str, float]:
 
 
 def measure_latency(file: Classifier, image: np.ndarray) -> dict[str, Any]:
-    """Milliseconds for one image, on this machine, in one thread."""
+    """Milliseconds for one image, on this machine."""
     file.classify(image[None])  # the first one allocates
     times: list[float] = []
     while len(times) < RUNS and (len(times) < 5 or sum(times) < SECONDS):
@@ -88,7 +88,7 @@ def measure_latency(file: Classifier, image: np.ndarray) -> dict[str, Any]:
         file.classify(image[None])
         times.append(time.perf_counter() - start)
     return {
-        "threads": THREADS,
+        "threads": file.threads,
         "batch": 1,
         "runs": len(times),
         "median_ms": round(1000 * float(np.median(times)), 3),

@@ -1,15 +1,10 @@
 """The recipe at work: optimizer, schedule, batch norm, averages, train, evaluate."""
 
-import keras as _keras
-
 from keras_mobilenets.errors import UsageError as _UsageError
+from keras_mobilenets.startup import other_backend as _other_backend
 
-if _keras.config.backend() != "tensorflow":
-    raise _UsageError(
-        "training needs Keras on TensorFlow; got the backend "
-        f"{_keras.config.backend()!r}: set KERAS_BACKEND=tensorflow before Keras is "
-        "imported (keras_mobilenets.build works on every backend)"
-    )
+if _why := _other_backend():
+    raise _UsageError(f"training {_why}")
 
 from keras_mobilenets.training.averaging import averaged_weights as averaged_weights
 from keras_mobilenets.training.checkpoint import (

@@ -17,6 +17,7 @@ from keras_mobilenets.plots import plot_curves
 from keras_mobilenets.text import short_name
 from keras_mobilenets.training import workdir as work
 from keras_mobilenets.training.averaging import averaged_weights
+from keras_mobilenets.training.card import make_card
 from keras_mobilenets.training.job import Job
 
 SAMPLES = 10  # test images that a run leaves to try `predict` on
@@ -83,6 +84,7 @@ def save_artifacts(
         if job.position.log:
             storage.write_text(directory / work.HISTORY, job.position.as_csv())
             plot_curves(directory / work.HISTORY, directory / work.CURVES)
+        storage.write_text(directory / work.CARD, make_card(report, job.settings))
         _save_samples(job.splits, directory / work.SAMPLES)
     storage.write_json(directory / work.TIMING, timing)
     storage.write_json(directory / work.REPORT, storage.json_value(report))

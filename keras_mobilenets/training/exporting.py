@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.architecture.arguments import check_choice, check_flag, shown
+from keras_mobilenets.architecture.arguments import check_flag, shown
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.deploy import KINDS, check_new_file, export_model
 from keras_mobilenets.errors import UsageError
@@ -82,7 +82,6 @@ def export(
     >>> export("runs/digits-1", quantization="int8")["proof"]["agreement"]
     1.0
     """
-    check_choice("quantization", quantization, tuple(KINDS))
     check_flag("verbose", verbose)
     _check_fine_tuning(quantization, fine_tune, learning_rate)
     options: dict[str, Any] = {
@@ -96,7 +95,7 @@ def export(
                 "data_dir is for the model of a run; got it with a Keras model: give "
                 "calibration=km.load_data(..., data_dir=...)"
             )
-        file = check_new_file(path)
+        file = check_new_file(path, quantization)
         if fine_tune is not None:
             model, options["fine_tuning"] = _fine_tuned(
                 model, calibration, fine_tune, learning_rate, verbose
@@ -113,7 +112,7 @@ def export(
         path = (
             directory / f"model{'_' if quantization else ''}{quantization or ''}.tflite"
         )
-    file = check_new_file(path)
+    file = check_new_file(path, quantization)
     settings, stored = read_report(directory)
     images = calibration
     if calibration is None:

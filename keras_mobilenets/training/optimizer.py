@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_mobilenets.architecture.arguments import check_number
+from keras_mobilenets.architecture.arguments import check_number, shown
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.training.averaging import OfRecipe
 
@@ -29,9 +29,18 @@ def _beside(variable: keras.Variable) -> contextlib.AbstractContextManager:
 
 
 def _check_rate(learning_rate: Any) -> Any:
-    if callable(learning_rate) or isinstance(learning_rate, Mapping):
-        return learning_rate  # a schedule, or the configuration of one
-    return check_number("learning_rate", learning_rate, low=0, open_low=True)
+    rate = learning_rate
+    if isinstance(rate, Mapping):  # the configuration of a schedule
+        with contextlib.suppress(Exception):  # whatever Keras finds wrong with it
+            rate = keras.optimizers.schedules.deserialize(dict(rate))
+        if not callable(rate):
+            raise UsageError(
+                "learning_rate must be a number above 0, a Keras learning-rate "
+                f"schedule, or the configuration of one; got {shown(learning_rate)}"
+            )
+    if callable(rate):
+        return rate
+    return check_number("learning_rate", rate, low=0, open_low=True)
 
 
 @keras.saving.register_keras_serializable(package="keras_mobilenets")

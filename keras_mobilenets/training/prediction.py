@@ -8,7 +8,7 @@ import glob
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +28,7 @@ from keras_mobilenets.data.layout import HARMLESS, find_images, sentence
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import JOINT
 from keras_mobilenets.recipe import Recipe
-from keras_mobilenets.storage import check_path
+from keras_mobilenets.storage import check_new_file, check_path
 from keras_mobilenets.text import printable
 from keras_mobilenets.training.counting import THRESHOLD
 from keras_mobilenets.training.predictor import Predictor, find_predictor
@@ -99,12 +99,16 @@ def predict(
     check_flag("verbose", verbose)
     if isinstance(images, (str, os.PathLike)):
         images = [images]
-    if not isinstance(images, Iterable):
-        raise UsageError(f"images must be paths of image files; got {shown(images)}")
-    given = [check_path("images", path) and os.fspath(path) for path in images]
+    try:
+        several_paths = list(images)
+    except TypeError:  # of a tensor without dimensions, which is an Iterable too
+        raise UsageError(
+            f"images must be paths of image files; got {shown(images)}"
+        ) from None
+    given = [check_path("images", path) and os.fspath(path) for path in several_paths]
     if not given:
         raise UsageError("images must name at least one file; got none")
-    table = None if csv is None else _check_csv(csv)
+    table = None if csv is None else check_new_file("csv", csv, ".csv")
     paths = [path for place in given for path in _expand(place)]
     by = find_predictor(
         workdir,
@@ -242,22 +246,6 @@ def _answers(
         if not isinstance(answer, UsageError) and not np.isfinite(answer).all():
             answer = UsageError(f"{path!r} makes the model give what is no number")
         yield path, answer
-
-
-def _check_csv(path: str | os.PathLike[str]) -> pathlib.Path:
-    """Where a CSV file can be written, before any image is read."""
-    file = pathlib.Path(check_path("csv", path))
-    if file.suffix.lower() != ".csv":
-        raise UsageError(
-            f"csv must be a CSV file, such as 'predictions.csv'; got {shown(path)}"
-        )
-    if os.path.lexists(file):
-        raise UsageError(f"csv must be a new file; {os.fspath(path)!r} exists")
-    if not os.access(file.parent, os.W_OK):
-        raise UsageError(
-            f"csv must be in a folder that can be written; got {os.fspath(path)!r}"
-        )
-    return file
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ A run leaves, in this order:
     history.csv      one row an epoch; curves.png shows it
     tensorboard/     the same for TensorBoard
     model.keras      the trained network, plain Keras layers
+    model_card.md    what it is, how good, on what, and how to make it again
     samples/         a few test images, to try `predict` on
     timing.json      how long it took
     report.json      accuracy, cost, settings, versions: the run is finished
@@ -37,6 +38,7 @@ TIMING = "timing.json"
 HISTORY = "history.csv"
 CURVES = "curves.png"
 TENSORBOARD = "tensorboard"
+CARD = "model_card.md"
 SAMPLES = "samples"
 CHECKPOINTS = "checkpoints"
 INDEX = "data.json"

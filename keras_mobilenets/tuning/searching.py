@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.errors import SearchStopped, UsageError
 from keras_mobilenets.options import accepts
+from keras_mobilenets.startup import other_backend
 from keras_mobilenets.stopping import stop_requests
 from keras_mobilenets.tuning.isolation import CallFailed, Server
 from keras_mobilenets.tuning.options import (
@@ -90,6 +91,8 @@ def search(data: Any = "digits", **options: Any) -> SearchResult | None:
 
 
 def _role() -> str | None:
+    if why := other_backend():
+        raise UsageError(f"search() {why}")
     from keras_mobilenets.tuning import engine  # it imports KerasTuner
 
     return engine.role()

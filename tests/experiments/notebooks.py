@@ -1,5 +1,7 @@
 """Notebooks of experiments/: executed again, from top to bottom, as a reader would."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 import experiments
 
@@ -81,3 +84,14 @@ def check_outputs(notebook):
     assert all(o.name == "stdout" for o in outputs(notebook) if "name" in o)
     text = printed(notebook)
     assert not re.search(r"\r|\x1b|[Ww]arning|/(home|tmp|root|usr|work|opt)\b", text)
+
+
+def check_figures(notebook, count, smallest):
+    """So many pictures, each of at least so many pixels a side."""
+    data = [output.get("data", {}) for output in outputs(notebook)]
+    figures = [one["image/png"] for one in data if "image/png" in one]
+    assert len(figures) == count
+    for figure in figures:
+        with Image.open(io.BytesIO(base64.b64decode(figure))) as image:
+            image.load()
+            assert min(image.size) > smallest

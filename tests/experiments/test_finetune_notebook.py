@@ -1,36 +1,15 @@
 """The notebook of fine-tuning: own pictures to a checked classifier, offline."""
 
-import base64
-import io
 import re
 
-import nbformat
-import pytest
-from PIL import Image
-
 from tests.experiments.notebooks import (
-    FOLDER,
+    check_figures,
     check_outputs,
     check_whole,
-    execute,
-    outputs,
     printed,
 )
 
-NOTEBOOK = FOLDER / "finetune.ipynb"
-
-
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    return execute(NOTEBOOK, tmp_path_factory.mktemp("finetune"))
-
-
-@pytest.fixture(params=["saved", pytest.param("executed", marks=pytest.mark.slow)])
-def notebook(request):
-    """The notebook as saved, and as just executed."""
-    if request.param == "saved":
-        return nbformat.read(NOTEBOOK, as_version=4)
-    return request.getfixturevalue("executed")
+NOTEBOOK = "finetune.ipynb"
 
 
 def test_is_whole_and_clean(notebook):
@@ -40,13 +19,7 @@ def test_is_whole_and_clean(notebook):
 
 def test_figures(notebook):
     """The sheet, the curves, the confusion, the mistakes, the answers."""
-    data = [output.get("data", {}) for output in outputs(notebook)]
-    found = [one["image/png"] for one in data if "image/png" in one]
-    assert len(found) == 5
-    for figure in found:
-        with Image.open(io.BytesIO(base64.b64decode(figure))) as image:
-            image.load()
-            assert min(image.size) > 150
+    check_figures(notebook, 5, smallest=150)
 
 
 def test_claims(notebook):

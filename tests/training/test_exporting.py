@@ -118,7 +118,7 @@ def test_a_run_whose_data_are_gone(exported, tmp_path):
         ({"model": "nowhere"}, "workdir must hold a finished run"),
         ({"calibration": "./nowhere"}, "nowhere"),
         ({"quantization": "int4"}, "quantization must be"),
-        ({"path": "report.json"}, "path must end in .tflite"),
+        ({"path": "report.json"}, "path must be that of a new file, a .tflite file"),
     ],
 )
 def test_what_cannot_be_exported(run, tmp_path, monkeypatch, options, message):

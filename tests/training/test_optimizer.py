@@ -119,6 +119,8 @@ def test_two_replicas_take_the_step_of_one(two_replicas):
         {"learning_rate": float("nan")},
         {"learning_rate": "x"},
         {"learning_rate": -1},
+        {"learning_rate": {}},
+        {"learning_rate": {"class_name": "Nothing", "config": {}}},
     ],
     ids=str,
 )

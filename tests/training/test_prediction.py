@@ -45,6 +45,7 @@ def test_predict_one_path(run):
     [
         ([], {}, "images must name at least one file"),
         (3, {}, "images must be paths of image files; got 3"),
+        (np.array("a.png"), {}, "images must be paths of image files; got array"),
         ("-", {}, "'-' does not exist"),
         ("missing.png", {}, "'missing.png' does not exist"),
         ("report.json", {}, "cannot be read"),

@@ -213,7 +213,7 @@ def test_models_and_data_that_are_refused(run, quantized, splits):
         ({"fine_tune": 1, "learning_rate": 0}, "learning_rate must be"),
         ({"learning_rate": 1e-3}, "learning_rate is that of fine_tune"),
         ({"fine_tune": 1, "calibration": np.zeros((9, 32, 32, 3))}, "must be Splits"),
-        ({"fine_tune": 1, "path": "a.onnx"}, "path must"),
+        ({"fine_tune": 1, "path": "a.txt"}, "path must"),
     ],
 )
 def test_exports_that_are_refused(run, tmp_path, monkeypatch, options, message):

@@ -2,6 +2,9 @@
 
 import copy
 import importlib
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -196,3 +199,22 @@ def test_training_needs_keras_on_tensorflow(monkeypatch):
         patch.setattr(keras.config, "backend", lambda: "jax")
         with pytest.raises(km.UsageError, match="got the backend 'jax': set KERAS_"):
             importlib.reload(training)
+
+
+@pytest.mark.parametrize("verb", ["train", "search"])
+def test_a_backend_that_cannot_be_loaded_is_one_line(verb):
+    """`KERAS_BACKEND=torch` of another project, where PyTorch is not installed."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from keras_mobilenets import __main__\n"
+        f"sys.exit(__main__.main([{verb!r}]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert "KERAS_BACKEND=tensorflow" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
