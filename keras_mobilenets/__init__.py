@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import compile as compile
     from keras_mobilenets.training import evaluate as evaluate
     from keras_mobilenets.training import export as export
+    from keras_mobilenets.training import fine_tune_quantized as fine_tune_quantized
     from keras_mobilenets.training import make_strategy as make_strategy
     from keras_mobilenets.training import predict as predict
     from keras_mobilenets.training import preflight as preflight  # type: ignore[no-redef]
@@ -82,6 +83,7 @@ _HOME = {
             "compile",
             "evaluate",
             "export",
+            "fine_tune_quantized",
             "make_strategy",
             "predict",
             "preflight",

@@ -200,6 +200,8 @@ def _make_parser() -> argparse.ArgumentParser:
     option(
         made,
         bias_correction="of int8: make up for what rounding shifts (default true)",
+        fine_tune="of int8: epochs of training in 8 bits before it",
+        learning_rate="of these (default 1e-3)",
     )
     made.add_argument("--data-dir", help="where TFDS keeps prepared data")
 

@@ -121,8 +121,9 @@ def export(arguments: argparse.Namespace) -> None:
         **_given(
             arguments,
             *("path", "quantization", "calibration", "input", "bias_correction"),
-            "data_dir",
+            *("fine_tune", "learning_rate", "data_dir"),
         ),
+        verbose=not arguments.json,
     )
     if arguments.json:
         return _print_json(report)
