@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.data import check_data as check_data
     from keras_mobilenets.data import load_data as load_data
     from keras_mobilenets.deploy import fuse as fuse
+    from keras_mobilenets.deploy import split as split
     from keras_mobilenets.errors import ExportFailed as ExportFailed
     from keras_mobilenets.errors import SearchStopped as SearchStopped
     from keras_mobilenets.errors import TrainingDiverged as TrainingDiverged
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import compile as compile
     from keras_mobilenets.training import evaluate as evaluate
     from keras_mobilenets.training import export as export
+    from keras_mobilenets.training import fine_tune_quantized as fine_tune_quantized
     from keras_mobilenets.training import make_strategy as make_strategy
     from keras_mobilenets.training import predict as predict
     from keras_mobilenets.training import preflight as preflight  # type: ignore[no-redef]
@@ -60,7 +62,7 @@ _HOME = {
     for module, names in {
         "architecture": ("Cost", "cost", "recommend"),
         "data": ("Splits", "check_data", "load_data"),
-        "deploy": ("fuse",),
+        "deploy": ("fuse", "split"),
         "errors": (
             "ExportFailed",
             "SearchStopped",
@@ -81,6 +83,7 @@ _HOME = {
             "compile",
             "evaluate",
             "export",
+            "fine_tune_quantized",
             "make_strategy",
             "predict",
             "preflight",

@@ -131,7 +131,7 @@ def _make_parser() -> argparse.ArgumentParser:
         help=options_of(Space)["names"].metadata["help"],
     )  # fmt: skip
     of_search = {*options_of(Space), *options_of(SearchOptions)}
-    add_options(made, Space, title="what is searched", without=("names", "latency"))
+    add_options(made, Space, title="what is searched", without=("names",))
     add_options(made, SearchOptions, title="how", without=("verbose",))
     taken = {*of_search, "name", "alpha", "rho", "resolution"}
     add_options(made, Settings, title="the runs", without=taken)
@@ -200,6 +200,8 @@ def _make_parser() -> argparse.ArgumentParser:
     option(
         made,
         bias_correction="of int8: make up for what rounding shifts (default true)",
+        fine_tune="of int8: epochs of training in 8 bits before it",
+        learning_rate="of these (default 1e-3)",
     )
     made.add_argument("--data-dir", help="where TFDS keeps prepared data")
 
@@ -254,7 +256,10 @@ def _make_parser() -> argparse.ArgumentParser:
         "cost", verbs.cost, "parameters, mult-adds and memory, without TensorFlow"
     )
     network(made, without=("batch_norm_epsilon",))
-    option(made, "classes", "bytes_per_element")
+    option(
+        made, "classes", "bytes_per_element",
+        splits="groups that V2's bottlenecks run in, as km.split (default: not so)",
+    )  # fmt: skip
     made.add_argument("--no-top", action="store_true", help="without the classifier")
     made.add_argument("--layers", action="store_true", help="a row for every layer")
     fields(made)

@@ -121,8 +121,9 @@ def export(arguments: argparse.Namespace) -> None:
         **_given(
             arguments,
             *("path", "quantization", "calibration", "input", "bias_correction"),
-            "data_dir",
+            *("fine_tune", "learning_rate", "data_dir"),
         ),
+        verbose=not arguments.json,
     )
     if arguments.json:
         return _print_json(report)
@@ -187,7 +188,7 @@ def search(arguments: argparse.Namespace) -> int:
 def cost(arguments: argparse.Namespace) -> None:
     options = {
         "include_top": not arguments.no_top,
-        **_given(arguments, "classes", "bytes_per_element"),
+        **_given(arguments, "classes", "bytes_per_element", "splits"),
         **given_options(arguments, Settings),
     }
     cost = km.cost(**options)

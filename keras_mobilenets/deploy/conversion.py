@@ -88,7 +88,7 @@ def make_signature(
     def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
         x = tf.cast(image, tf.float32)
         if pixels:
-            x = x * (1 / HALF) - 1.0
+            x = _scaled(x, network.is_fake_quantized)
         logits = network.logits(x, training=False)
         return {"logits": logits, "probabilities": squash(logits)}
 
@@ -103,9 +103,10 @@ def convert(
 ) -> bytes:
     """A LiteRT file with one signature, "classify": image -> logits, probabilities.
 
-    `images`, float32 [n, height, width, channels] in [-1, 1], are for calibration.
-    With `input` "uint8" it takes pixels, and scales them itself. Its batch is open;
-    that of a dilated network is 1, with which no operations for dilation are needed.
+    `images`, float32 [n, height, width, channels] in [-1, 1], are for calibration, of
+    which a network that is fake-quantised needs none. With `input` "uint8" it takes
+    pixels, and scales them itself. Its batch is open; that of a dilated network is 1,
+    with which no operations for dilation are needed.
     """
     kind = KINDS[quantization]
     # A quantised file rounds its float input, which holds whole numbers, to pixels.
@@ -122,20 +123,31 @@ def convert(
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=[SIGNATURE]
         )
-        converter.target_spec.supported_ops = [kind.operations]
+        operations = kind.operations
+        if network.is_fake_quantized:  # others ask for images
+            operations = tf.lite.OpsSet.TFLITE_BUILTINS
+        converter.target_spec.supported_ops = [operations]
         if quantization:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if kind.weights:
             converter.target_spec.supported_types = [kind.weights]
-        if kind.activation_bits:
+        if kind.activation_bits and not network.is_fake_quantized:
             assert images is not None
             given = as_pixels(images).astype("float32") if input == "uint8" else images
             converter.representative_dataset = lambda: (
                 {"image": i[None]} for i in given
             )
-            if input == "uint8":
-                converter.inference_input_type = tf.uint8
+        if kind.activation_bits and input == "uint8":
+            converter.inference_input_type = tf.uint8
         return converter.convert()
+
+
+def _scaled(pixels: tf.Tensor, with_ranges: bool) -> tf.Tensor:
+    """Pixels in [-1, 1]; with the ranges on the way, where no images tell them."""
+    if not with_ranges:
+        return pixels * (1 / HALF) - 1.0
+    pixels = tf.quantization.fake_quant_with_min_max_args(pixels, 0, 255)
+    return tf.quantization.fake_quant_with_min_max_args(pixels * (1 / HALF), 0, 2) - 1.0
 
 
 @contextlib.contextmanager

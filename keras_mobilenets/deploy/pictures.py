@@ -41,13 +41,15 @@ def take_pictures(given: Any, shape: tuple[int, int, int]) -> Pictures:
     Of `Splits`, calibration takes training images and the proof those of the test
     split, evenly from the first to the last, so that all classes are among them. Of a
     dataset of batches, or an array, the first serve for both. Of nothing there are
-    pictures made up, for the proof.
+    pictures made up, for the proof. `Pictures` are taken as they are.
 
     Raises:
         UsageError: they are not those of the network, or not scaled to [-1, 1].
     """
     if given is None:
         return _made_up(shape)
+    if isinstance(given, Pictures):
+        return given
     if isinstance(given, Splits):
         has = (*sides(given.resolution), given.channels)
         if has != tuple(shape):
@@ -55,7 +57,7 @@ def take_pictures(given: Any, shape: tuple[int, int, int]) -> Pictures:
                 f"calibration must have the model's images {tuple(shape)}; got Splits "
                 f"of {has}: km.load_data(..., resolution=, channels=) makes them"
             )
-        return _of_splits(given)
+        return pictures_of(given)
     return _of_batches(given, shape)
 
 
@@ -65,23 +67,33 @@ def check_calibration(pictures: Pictures, quantization: str) -> None:
     Raises:
         UsageError: there are none, or too few, or they cannot be images in [-1, 1].
     """
-    images = pictures.calibration
-    what = "calibration must be images as the network was trained on, scaled to [-1, 1]"
-    if not len(images):
+    if not len(pictures.calibration):
         raise UsageError(
             f"calibration must be given for {quantization}: km.load_data(...), or a "
             "dataset of batches of images in [-1, 1]; got None"
         )
+    check_ranges("calibration", pictures.calibration, pictures.recipe is not None)
+
+
+def check_ranges(argument: str, images: np.ndarray, prepared: bool) -> None:
+    """The same of images that were given; those that were `prepared` here may be dark.
+
+    Raises:
+        UsageError: they are too few, or cannot be images in [-1, 1].
+    """
     if len(images) < FEWEST:
         raise UsageError(
-            f"calibration must have at least {FEWEST} images; got {len(images)}"
+            f"{argument} must have at least {FEWEST} images; got {len(images)}"
         )
     low, high = float(images.min()), float(images.max())
     if high - low <= HALF_THE_RANGE:
-        problem = f"{what}; got numbers from {low:.3g} to {high:.3g} only"
-        if pictures.recipe is None:
+        problem = (
+            f"{argument} must be images as the network was trained on, scaled to "
+            f"[-1, 1]; got numbers from {low:.3g} to {high:.3g} only"
+        )
+        if not prepared:
             raise UsageError(problem)
-        warnings.warn(problem, stacklevel=3)  # prepared here, so that they are dark
+        warnings.warn(problem, stacklevel=4)
 
 
 def _evenly(count: int, most: int) -> list[int]:
@@ -93,16 +105,25 @@ def _evenly(count: int, most: int) -> list[int]:
     )
 
 
-def _of_splits(splits: Splits) -> Pictures:
-    train = _evenly(splits.num_train, CALIBRATION)
-    test = _evenly(splits.num_test, PROOF)
+def training_images(splits: Splits) -> np.ndarray:
+    """Those that calibrate, evenly from the first to the last.
+
+    >>> training_images(load_data("digits", resolution=48)).shape
+    (128, 48, 48, 3)
+    """
+    return np.stack(splits.images("train", _evenly(splits.num_train, CALIBRATION)))
+
+
+def pictures_of(splits: Splits, proof: str = "test") -> Pictures:
+    """Training images to calibrate with, and those of another split for the proof."""
+    seen = _evenly(splits.counts[proof], PROOF)
     labels = None  # whether the best of several is right says little
     if not splits.multi_label:
-        labels = np.array(splits.labels("test", test), "int64")
-    split = "validation" if splits.test_is_validation else "test"
+        labels = np.array(splits.labels(proof, seen), "int64")
+    split = "validation" if splits.test_is_validation else proof
     return Pictures(
-        np.stack(splits.images("train", train)),
-        np.stack(splits.images("test", test)),
+        training_images(splits),
+        np.stack(splits.images(proof, seen)),
         labels,
         f"{splits.source} ({split} split)",
         splits.recipe,

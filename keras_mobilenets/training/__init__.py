@@ -21,5 +21,8 @@ from keras_mobilenets.training.optimizer import RMSprop as RMSprop
 from keras_mobilenets.training.prediction import predict as predict
 from keras_mobilenets.training.preflight import check_scale as check_scale
 from keras_mobilenets.training.preflight import preflight as preflight
+from keras_mobilenets.training.quantizing import (
+    fine_tune_quantized as fine_tune_quantized,
+)
 from keras_mobilenets.training.recalibration import recalibrate as recalibrate
 from keras_mobilenets.training.strategies import make_strategy as make_strategy

@@ -10,11 +10,13 @@ from typing import Any
 
 import keras
 
-from keras_mobilenets.architecture.arguments import shown
+from keras_mobilenets.architecture.arguments import check_flag, shown
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.deploy import KINDS, check_new_file, export_model
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.training.inference import load_run_model
+from keras_mobilenets.training.quantizing import LEARNING_RATE, check_options
+from keras_mobilenets.training.quantizing import fine_tune as fine_tune_model
 from keras_mobilenets.training.run_data import load_run_data
 from keras_mobilenets.training.workdir import find_finished, read_report
 
@@ -28,7 +30,10 @@ def export(
     labels: Sequence[str] | None = None,
     input: str = "float32",
     bias_correction: bool = True,
+    fine_tune: int | None = None,
+    learning_rate: float | None = None,
     data_dir: str | os.PathLike[str] | None = None,
+    verbose: bool = True,
 ) -> dict[str, Any]:
     """Write a trained network for LiteRT, ONNX or TensorFlow, proven before it counts.
 
@@ -57,16 +62,22 @@ def export(
             test split proves; or a dataset of batches, or an array, of images in
             [-1, 1]. Of a run also any source of `load_data`; by default its own data.
             Without any, int8 and int16x8 are refused; others are proven on pictures
-            that are made up.
+            that are made up, and so is int8 of a model of `km.fine_tune_quantized`,
+            which has its ranges.
         labels: names of the classes, in order; by default those of the run or of
             `Splits`, or their numbers.
         input: "float32", images in [-1, 1]; or "uint8", pixels, scaled by the file.
         bias_correction: of int8 and int16x8: make up for what rounding kernels shifts.
+        fine_tune: of int8: epochs of `km.fine_tune_quantized` before, on the training
+            images of `calibration`, which are to be `Splits`, or of the run.
+        learning_rate: of these (default 1e-3).
         data_dir: where TFDS keeps its prepared data; of a run.
+        verbose: show the progress of `fine_tune`.
 
     Returns:
         What the file is worth, ready for JSON: "bytes", "operations", "calibration",
-        "proof" (agreement, errors of logits, accuracy), "latency" and more.
+        "fine_tuning" (figures of the validation split), "proof" (agreement, errors of
+        logits, accuracy), "latency" and more.
 
     Raises:
         UsageError: an argument is impossible, the path exists, the model is none that
@@ -76,6 +87,8 @@ def export(
     >>> export("runs/digits-1", quantization="int8")["proof"]["agreement"]
     1.0
     """
+    check_flag("verbose", verbose)
+    _check_fine_tuning(quantization, fine_tune, learning_rate)
     options: dict[str, Any] = {
         "quantization": quantization,
         "input": input,
@@ -87,12 +100,13 @@ def export(
                 "data_dir is for the model of a run; got it with a Keras model: give "
                 "calibration=km.load_data(..., data_dir=...)"
             )
+        file = check_new_file(path, quantization)
+        if fine_tune is not None:
+            model, options["fine_tuning"] = _fine_tuned(
+                model, calibration, fine_tune, learning_rate, verbose
+            )
         return export_model(
-            model,
-            check_new_file(path, quantization),
-            calibration=calibration,
-            labels=labels,
-            **options,
+            model, file, calibration=calibration, labels=labels, **options
         )
     if model is not None and not isinstance(model, (str, os.PathLike)):
         raise UsageError(
@@ -117,14 +131,54 @@ def export(
             seed=settings.seed,
             data_dir=settings.data_dir if data_dir is None else data_dir,
         )
+    model = load_run_model(directory, len(stored["classes"]))
+    if fine_tune is not None:
+        model, options["fine_tuning"] = _fine_tuned(
+            model, images, fine_tune, learning_rate, verbose
+        )
     return export_model(
-        load_run_model(directory, len(stored["classes"])),
+        model,
         file,
         calibration=images,
         labels=stored["classes"] if labels is None else labels,
         recipe=settings.recipe,
         **options,
     )
+
+
+def _check_fine_tuning(
+    quantization: str | None, fine_tune: Any, learning_rate: Any
+) -> None:
+    if fine_tune is None and learning_rate is not None:
+        raise UsageError(
+            f"learning_rate is that of fine_tune; got {shown(learning_rate)} without: "
+            "give fine_tune, the number of epochs"
+        )
+    if fine_tune is None:
+        return
+    if quantization != "int8":
+        raise UsageError(
+            f"fine_tune is for quantization='int8'; got {shown(fine_tune)} with "
+            f"{quantization!r}"
+        )
+    rate = LEARNING_RATE if learning_rate is None else learning_rate
+    check_options("fine_tune", fine_tune, rate)
+
+
+def _fine_tuned(
+    model: keras.Model,
+    splits: Any,
+    epochs: int,
+    learning_rate: float | None,
+    verbose: bool,
+) -> tuple[keras.Model, dict[str, Any]]:
+    if not isinstance(splits, Splits):
+        raise UsageError(
+            "calibration must be Splits of km.load_data for fine_tune, which learns "
+            f"from their training images; got {shown(splits)}"
+        )
+    rate = LEARNING_RATE if learning_rate is None else learning_rate
+    return fine_tune_model(model, splits, epochs, rate, verbose, "calibration")
 
 
 def _own_data(
