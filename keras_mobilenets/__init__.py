@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.data import check_data as check_data
     from keras_mobilenets.data import load_data as load_data
     from keras_mobilenets.deploy import fuse as fuse
+    from keras_mobilenets.deploy import split as split
     from keras_mobilenets.errors import ExportFailed as ExportFailed
     from keras_mobilenets.errors import SearchStopped as SearchStopped
     from keras_mobilenets.errors import TrainingDiverged as TrainingDiverged
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import RMSprop as RMSprop
     from keras_mobilenets.training import Run as Run
     from keras_mobilenets.training import averaged_weights as averaged_weights
+    from keras_mobilenets.training import benchmark as benchmark
     from keras_mobilenets.training import check_scale as check_scale
     from keras_mobilenets.training import compile as compile
     from keras_mobilenets.training import evaluate as evaluate
@@ -60,7 +62,7 @@ _HOME = {
     for module, names in {
         "architecture": ("Cost", "cost", "recommend"),
         "data": ("Splits", "check_data", "load_data"),
-        "deploy": ("fuse",),
+        "deploy": ("fuse", "split"),
         "errors": (
             "ExportFailed",
             "SearchStopped",
@@ -76,6 +78,7 @@ _HOME = {
             "RMSprop",
             "Run",
             "averaged_weights",
+            "benchmark",
             "check_scale",
             "compile",
             "evaluate",

@@ -42,6 +42,10 @@ COST_AXES = {
     "peak_memory": (2**20, "activation memory (MB)"),
     "latency_ms": (1, "latency (ms)"),
 }
+ACCURACY_AXES = {
+    "accuracy": "validation accuracy (%)",
+    "int8_accuracy": "validation accuracy in int8 (%)",
+}
 MARKERS = "osD^vP*Xhp<>"  # one a resolution
 DASHES = ("-", "--", ":")  # one a network
 
@@ -120,12 +124,14 @@ def plot_search(
     path: str | os.PathLike[str] | None = None,
     *,
     cost: str = "macs",
+    accuracy: str = "accuracy",
 ) -> Figure:
     """Accuracy over the logarithm of a cost, as V1's figure 4 and V2's figure 5.
 
     A line for every alpha, a marker for every resolution, and the Pareto front. Of
     several trials of one network the best is on the line, the others are pale. Rows
     are those of `SearchResult`; without an accuracy or this cost they are left out.
+    `accuracy` is the column to draw, one of `ACCURACY_AXES`.
 
     Raises:
         UsageError: `cost` is not one of `COST_AXES`, rows lack what is drawn, or `path`
@@ -133,8 +139,9 @@ def plot_search(
     """
     path = _writable(path)
     unit, label = COST_AXES[check_choice("cost", cost, COST_AXES)]
-    rows = _drawable("rows", rows, cost)
-    front = _drawable("front", front, cost)
+    of = ACCURACY_AXES[check_choice("accuracy", accuracy, ACCURACY_AXES)]
+    rows = _drawable("rows", rows, cost, accuracy)
+    front = _drawable("front", front, cost, accuracy)
     names, alphas = (
         sorted({row[field] for row in rows}) for field in ("name", "alpha")
     )
@@ -147,7 +154,7 @@ def plot_search(
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     best: dict[tuple, Mapping[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: row["accuracy"]):
+    for row in sorted(rows, key=lambda row: row[accuracy]):
         best[row["name"], row["alpha"], row["resolution"]] = row
     for name, alpha in itertools.product(names, alphas):
         line = [
@@ -155,7 +162,7 @@ def plot_search(
         ]
         axes.plot(
             [row[cost] / unit for row in line],
-            [100 * row["accuracy"] for row in line],
+            [100 * row[accuracy] for row in line],
             linestyle=dashes[name],
             color=colors[alpha],
         )
@@ -163,7 +170,7 @@ def plot_search(
         on_line = row is best[row["name"], row["alpha"], row["resolution"]]
         axes.plot(
             row[cost] / unit,
-            100 * row["accuracy"],
+            100 * row[accuracy],
             marker=markers[row["resolution"]],
             color=colors[row["alpha"]],
             alpha=1 if on_line else 0.3,
@@ -171,14 +178,14 @@ def plot_search(
         )
     axes.step(
         [row[cost] / unit for row in front],
-        [100 * row["accuracy"] for row in front],
+        [100 * row[accuracy] for row in front],
         where="post",
         color="#cc3311",
         linewidth=4,
         alpha=0.35,
         zorder=1,
     )
-    axes.set(xscale="log", xlabel=label, ylabel="validation accuracy (%)")
+    axes.set(xscale="log", xlabel=label, ylabel=of)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
@@ -196,7 +203,10 @@ def plot_search(
                 entry(f"{size} px", linestyle="", marker=markers[size])
                 for size in sizes
             ),
-            entry("Pareto front", color="#cc3311", linewidth=4, alpha=0.35),
+            *(
+                [entry("Pareto front", color="#cc3311", linewidth=4, alpha=0.35)]
+                * bool(front)
+            ),
         ],
         fontsize=8,
         loc="center left",
@@ -243,10 +253,10 @@ def _sides(resolution: int | str) -> tuple[int, int]:
 
 
 def _drawable(
-    argument: str, rows: Iterable[Mapping[str, Any]], cost: str
+    argument: str, rows: Iterable[Mapping[str, Any]], cost: str, accuracy: str
 ) -> list[Mapping[str, Any]]:
     """Those of `rows` that have an accuracy and a cost."""
-    numbers = ("alpha", "accuracy", cost)
+    numbers = ("alpha", accuracy, cost)
     try:
         rows = list(rows)
         for row in rows:
@@ -263,8 +273,8 @@ def _drawable(
     return [
         row
         for row in rows
-        if None not in (row["accuracy"], row[cost])
-        and math.isfinite(row["accuracy"])
+        if None not in (row[accuracy], row[cost])
+        and math.isfinite(row[accuracy])
         and 0 < row[cost] < math.inf  # on a logarithmic axis
     ]
 

@@ -19,6 +19,7 @@ BELOW: dict[str, set[str]] = {
     "storage": {"errors"},
     "stopping": {"errors"},
     "startup": set(),
+    "machine": set(),
     "architecture": set(),
     "text": set(),
     "cluster": {"architecture"},
@@ -37,7 +38,7 @@ BELOW: dict[str, set[str]] = {
 BELOW["training"] = {
     *("architecture", "recipe", "options", "settings", "execution", "given"),
     *("models", "data", "deploy", "plots", "cluster", "startup", "stopping", "text"),
-    "weight_files",
+    *("weight_files", "machine"),
 }
 BELOW["tuning"] = BELOW["training"] | {"training"}
 BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy", "printing"}
@@ -45,6 +46,7 @@ BELOW["__main__"] = BELOW["verbs"] | {"verbs"}
 BELOW["__init__"] = set(BELOW) - {"__main__", "verbs"}
 
 PUBLIC = {
+    "benchmark",
     "build",
     "compile",
     "cost",

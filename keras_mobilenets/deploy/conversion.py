@@ -12,7 +12,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -71,6 +71,30 @@ def from_pixels(pixels: np.ndarray) -> np.ndarray:
     return (pixels / HALF - 1).astype("float32")
 
 
+def make_signature(
+    network: Network, input: str, batch: int | None = None, casts: bool = True
+) -> Any:
+    """The tf.function "classify" of a network: image -> logits, probabilities.
+
+    With `input` "uint8" it takes pixels, and scales them itself; these are whole
+    numbers in float32 where it is not to cast them.
+    """
+    squash = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}[network.squashing]
+    pixels = input == "uint8"
+    dtype = tf.uint8 if pixels and casts else tf.float32
+    spec = tf.TensorSpec([batch, *network.shape], dtype, name="image")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        x = tf.cast(image, tf.float32)
+        if pixels:
+            x = _scaled(x, network.is_fake_quantized)
+        logits = network.logits(x, training=False)
+        return {"logits": logits, "probabilities": squash(logits)}
+
+    return classify
+
+
 def convert(
     network: Network,
     quantization: str | None,
@@ -86,23 +110,15 @@ def convert(
     """
     kind = KINDS[quantization]
     # A quantised file rounds its float input, which holds whole numbers, to pixels.
-    casts = input == "uint8" and kind.activation_bits is None
-    squash = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}[network.squashing]
-    batch = 1 if network.is_dilated else None
-    dtype = tf.uint8 if casts else tf.float32
-    spec = tf.TensorSpec([batch, *network.shape], dtype, name="image")
-
-    @tf.function(input_signature=[spec], autograph=False)
-    def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        x = tf.cast(image, tf.float32) if casts else image
-        if input == "uint8":
-            x = _scaled(x, network.is_fake_quantized)
-        logits = network.logits(x, training=False)
-        return {"logits": logits, "probabilities": squash(logits)}
-
+    classify = make_signature(
+        network,
+        input,
+        batch=1 if network.is_dilated else None,
+        casts=kind.activation_bits is None,
+    )
     module = tf.Module()
     module.kept = [variable.value for variable in network.logits.variables]
-    with tempfile.TemporaryDirectory() as folder, _quietly():
+    with tempfile.TemporaryDirectory() as folder, quietly():
         tf.saved_model.save(module, folder, signatures={SIGNATURE: classify})
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=[SIGNATURE]
@@ -135,7 +151,7 @@ def _scaled(pixels: tf.Tensor, with_ranges: bool) -> tf.Tensor:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without what TensorFlow's converter says of itself."""
     logger = logging.getLogger("tensorflow")
     level = logger.level

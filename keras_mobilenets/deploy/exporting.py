@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import os
 import pathlib
 import shutil
@@ -45,12 +45,14 @@ def export_model(
     bias_correction: bool = True,
     recipe: Recipe | None = None,
     fine_tuning: dict[str, Any] | None = None,
+    may_disagree: bool = False,
 ) -> dict[str, Any]:
     """Write a model as a file, and what it is worth as JSON beside it.
 
     As `km.export` says, which takes a run too. `recipe` is by which images are prepared
-    for the model; by default that of `calibration`, if it says so. `fine_tuning`, of
-    the model to 8 bits, is for the report.
+    for the model; by default that of `calibration`, if it says so. A file that
+    `may_disagree` is written whatever its agreement, for that to be measured.
+    `fine_tuning`, of the model to 8 bits, is for the report.
     """
     file = check_new_file(path, quantization)
     check_choice("input", input, INPUTS)
@@ -62,7 +64,9 @@ def export_model(
             "input='uint8' cannot be had with quantization='int16x8', for LiteRT does "
             "not scale pixels in 16 bits; take int8, or input='float32'"
         )
-    network = network_of(model)
+    if may_disagree:
+        kind = kind._replace(least=0.0)
+    network = network_of(model, may_be_quantized=True)
     calibrated = bool(kind.activation_bits)
     if network.is_fake_quantized:
         kind, calibrated = _as_fine_tuned(quantization, kind), False
@@ -82,17 +86,14 @@ def export_model(
     about = describe(
         names, network.squashing, recipe or pictures.recipe, input, quantization
     )
-    packages = ("tensorflow", "keras", *form.modules)
     report: dict[str, Any] = {
         "file": file.name,
         "format": kind.text,
         "image": list(network.shape),
-        "batch": 1 if network.is_dilated else None,
         **about,
         "calibration": _said_of(pictures, bias_correction) if calibrated else None,
         "fine_tuning": fine_tuning,
         "required_agreement": kind.least,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
     }
     if input == "uint8":
         seen = from_pixels(as_pixels(pictures.proof))
@@ -105,6 +106,11 @@ def export_model(
             _check_whole(classifier.operations)
         report["bytes"] = _bytes_of(made)
         report["operations"] = classifier.operations
+        report["batch"] = classifier.batch
+        report["versions"] = {
+            name: importlib.import_module(name).__version__
+            for name in ("tensorflow", "keras", *form.modules)
+        }
         try:
             report["proof"] = compare(model, network, classifier, pictures)
             report["latency"] = measure_latency(classifier, pictures.proof[0])

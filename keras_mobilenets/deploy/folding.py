@@ -58,7 +58,7 @@ def fuse(model: keras.Model) -> keras.Model:
 
 def fold(model: keras.Model, besides: tuple[type, ...] = ()) -> keras.Model:
     """What `fuse` does, of a model that may have these layers besides Keras' own."""
-    functional = _as_functional(model, besides)
+    functional = as_functional(model, besides)
     folded = _find_folds(functional)
     made: dict[int, Any] = {}
 
@@ -98,7 +98,7 @@ def fold(model: keras.Model, besides: tuple[type, ...] = ()) -> keras.Model:
     return fused
 
 
-def _as_functional(model: Any, besides: tuple[type, ...]) -> keras.Model:
+def as_functional(model: Any, besides: tuple[type, ...] = ()) -> keras.Model:
     """The graph of the model, of layers that load anywhere; not compiled."""
     if not isinstance(model, keras.Model):
         raise UsageError(

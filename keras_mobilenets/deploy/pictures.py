@@ -41,13 +41,15 @@ def take_pictures(given: Any, shape: tuple[int, int, int]) -> Pictures:
     Of `Splits`, calibration takes training images and the proof those of the test
     split, evenly from the first to the last, so that all classes are among them. Of a
     dataset of batches, or an array, the first serve for both. Of nothing there are
-    pictures made up, for the proof.
+    pictures made up, for the proof. `Pictures` are taken as they are.
 
     Raises:
         UsageError: they are not those of the network, or not scaled to [-1, 1].
     """
     if given is None:
         return _made_up(shape)
+    if isinstance(given, Pictures):
+        return given
     if isinstance(given, Splits):
         has = (*sides(given.resolution), given.channels)
         if has != tuple(shape):
@@ -55,7 +57,7 @@ def take_pictures(given: Any, shape: tuple[int, int, int]) -> Pictures:
                 f"calibration must have the model's images {tuple(shape)}; got Splits "
                 f"of {has}: km.load_data(..., resolution=, channels=) makes them"
             )
-        return _of_splits(given)
+        return pictures_of(given)
     return _of_batches(given, shape)
 
 
@@ -112,15 +114,16 @@ def training_images(splits: Splits) -> np.ndarray:
     return np.stack(splits.images("train", _evenly(splits.num_train, CALIBRATION)))
 
 
-def _of_splits(splits: Splits) -> Pictures:
-    test = _evenly(splits.num_test, PROOF)
+def pictures_of(splits: Splits, proof: str = "test") -> Pictures:
+    """Training images to calibrate with, and those of another split for the proof."""
+    seen = _evenly(splits.counts[proof], PROOF)
     labels = None  # whether the best of several is right says little
     if not splits.multi_label:
-        labels = np.array(splits.labels("test", test), "int64")
-    split = "validation" if splits.test_is_validation else "test"
+        labels = np.array(splits.labels(proof, seen), "int64")
+    split = "validation" if splits.test_is_validation else proof
     return Pictures(
         training_images(splits),
-        np.stack(splits.images("test", test)),
+        np.stack(splits.images(proof, seen)),
         labels,
         f"{splits.source} ({split} split)",
         splits.recipe,

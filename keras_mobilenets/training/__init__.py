@@ -7,6 +7,7 @@ if _why := _other_backend():
     raise _UsageError(f"training {_why}")
 
 from keras_mobilenets.training.averaging import averaged_weights as averaged_weights
+from keras_mobilenets.training.benchmarking import benchmark as benchmark
 from keras_mobilenets.training.checkpoint import (
     restore_checkpoint as restore_checkpoint,
 )

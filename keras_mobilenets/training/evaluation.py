@@ -56,7 +56,7 @@ def evaluate(
 
     Args:
         workdir: of `train`; by default the newest run in `runs`.
-        model: a .tflite file that `export` wrote, which answers in the place of the
+        model: a file or folder that `export` wrote, which answers in the place of the
             run's own model; on one device.
         data: another source with the same classes; by default the run's own, which is
             to be passed again if it was in memory.
@@ -109,7 +109,7 @@ def evaluate(
         classifier = read_classifier(model, os.cpu_count() or 1)
         check_fits(classifier, model, settings, stored)
         if strategy not in ("auto", "none") or cpu_replicas is not None:
-            raise UsageError("strategy is for Keras models; got it with a .tflite file")
+            raise UsageError("strategy is for Keras models; got it with a file")
         strategy = "none"
     strategy = make_strategy(strategy, cpu_replicas)
     if is_asynchronous(strategy):

@@ -35,23 +35,28 @@ def export(
     data_dir: str | os.PathLike[str] | None = None,
     verbose: bool = True,
 ) -> dict[str, Any]:
-    """Write a trained network as a `.tflite` file, proven before it counts.
+    """Write a trained network for LiteRT, ONNX or TensorFlow, proven before it counts.
 
-    The file has one signature, "classify": image -> logits, probabilities. Batch norm
-    is folded, a network under mixed precision becomes float32, and only operations that
-    every runtime of LiteRT has are in it. Behind it lies a zip with the classes
-    (labels.txt). LiteRT's own runtime runs it at once, and it is compared with Keras on
-    up to 500 images of the test split; below an agreement of 99.9 % (float32), 99 %
-    (float16) or 90 % (8 bits), on the images that Keras is over 0.5 sure of, it is no
-    file: it is kept under another name. See `docs/deploy.md`.
+    By the suffix of `path`: a `.tflite` file; an `.onnx` file, with the optional extra
+    "onnx"; a SavedModel folder where there is none. Each has one signature, "classify":
+    image -> logits, probabilities. Batch norm is folded, a network under mixed
+    precision becomes float32, and only the operations of a MobileNet are in it. The
+    classes go with it (labels.txt): in a zip behind a .tflite file, in the metadata of
+    an .onnx file, in `assets.extra` of a folder. Its own runtime runs it at once, and
+    it is compared with Keras on up to 500 images of the test split; below an agreement
+    of 99.9 % (float32), 99 % (float16) or 90 % (8 bits), on the images that Keras is
+    over 0.5 sure of, it does not count: it is kept under another name. See
+    `docs/deploy.md`.
 
     Args:
         model: a Keras model that classifies images; or the directory of a finished run,
             by default the newest in `runs`.
-        path: a new file that ends in .tflite, beside which the report is written as
-            .tflite.json; of a run by default in its directory.
-        quantization: None (float32), "float16" (half the size), "dynamic" (a quarter;
-            slow), "int8" (a quarter, and the fastest) or "int16x8".
+        path: a new file that ends in .tflite or .onnx, or a new folder without a
+            suffix; the report is written beside it, as PATH.json. Of a run by default a
+            .tflite file in its directory.
+        quantization: None (float32); of a .tflite file also "float16" (half the size),
+            "dynamic" (a quarter; slow), "int8" (a quarter, and the fastest) or
+            "int16x8".
         calibration: images on which int8 and int16x8 measure ranges, and all kinds are
             proven: `Splits` of `load_data`, whose training images calibrate and whose
             test split proves; or a dataset of batches, or an array, of images in

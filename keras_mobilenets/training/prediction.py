@@ -63,7 +63,7 @@ def predict(
         images: a path, or several: of files, of folders (all images in them, also in
             folders inside), or patterns such as "photos/*.jpg".
         workdir: of `train`; by default the newest run in `runs`.
-        model: a .tflite file that `export` wrote, which needs no run: it knows its
+        model: a file or folder that `export` wrote, which needs no run: it knows its
             classes, and how images are prepared if it was exported with that. With a
             workdir, the run knows it.
         top: how many classes of each image (default 3, or all where an image may have

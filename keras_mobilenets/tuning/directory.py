@@ -1,6 +1,7 @@
 """The directory of a search: whose it is, what it was started with, who is in it.
 
-search.json      what it was started with; `finished` once nothing is left to do
+search.json      what it was started with; `finished` once nothing is left to do;
+                 `measured`, the latencies, where it was asked to measure them
 data.npz         the index of its data: which images its trials are about
 oracle.json, trials/    see stored_oracle.py
 results.json, results.csv, search.png   what it found
@@ -61,17 +62,17 @@ def _unfinished(label: str, identity: dict[str, Any]) -> list[pathlib.Path]:
     dated = []
     for file in pathlib.Path(workdir.RUNS).glob(f"search-{label}-*/{SEARCH}"):
         try:
-            kept = _read(file.parent)
+            kept = read(file.parent)
         except UsageError as error:
             warnings.warn(f"this search is passed over: {error}", stacklevel=2)
             continue
-        if kept == {"finished": False, "settings": identity}:
+        if (kept.get("finished"), kept["settings"]) == (False, identity):
             dated.append((file.stat().st_mtime_ns, file.parent))
     return [path for _, path in sorted(dated, reverse=True)]
 
 
 def _check_same(path: pathlib.Path, identity: dict[str, Any]) -> None:
-    kept = _read(path)["settings"]
+    kept = read(path)["settings"]
     for name in {**kept, **identity}:
         if kept.get(name) != identity.get(name):
             raise UsageError(
@@ -81,24 +82,32 @@ def _check_same(path: pathlib.Path, identity: dict[str, Any]) -> None:
             )
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    """What a search was started with, and whether it is finished."""
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """What a search was started with, whether it is finished, and what it measured."""
     kept = storage.read_json(path / SEARCH)
     if not isinstance(kept, Mapping) or not isinstance(kept.get("settings"), Mapping):
         raise UsageError(f"{str(path / SEARCH)!r} is not that of a search, or damaged")
     return dict(kept)
 
 
-def begin(path: pathlib.Path, identity: dict[str, Any], index: pathlib.Path) -> None:
-    """Write down which images the search is about, and what it is.
+def begin(
+    path: pathlib.Path,
+    identity: dict[str, Any],
+    index: pathlib.Path,
+    measured: Any = None,
+) -> None:
+    """Write down which images the search is about, what it is, and what it measured.
 
     `index` is copied, unless the search has one.
     """
+    state = {"finished": False, "settings": identity}
+    if measured is not None:
+        state["measured"] = measured
     try:
         if index.is_file() and not (path / INDEX).is_file():
             with storage.replacing(path / INDEX) as beside:
                 shutil.copyfile(index, beside)
-        storage.write_json(path / SEARCH, {"finished": False, "settings": identity})
+        storage.write_json(path / SEARCH, state)
     except OSError as error:
         raise UsageError(
             f"directory must be one that can be written; got {str(path)!r} "
@@ -108,4 +117,4 @@ def begin(path: pathlib.Path, identity: dict[str, Any], index: pathlib.Path) -> 
 
 def finish(path: pathlib.Path) -> None:
     """Write that nothing is left to do, so that no other search takes it up."""
-    storage.write_json(path / SEARCH, {**_read(path), "finished": True})
+    storage.write_json(path / SEARCH, {**read(path), "finished": True})

@@ -35,6 +35,7 @@ from keras_mobilenets.recipe import FIELDS
 from keras_mobilenets.settings import Settings, make_settings, take_data
 from keras_mobilenets.storage import json_value
 from keras_mobilenets.tuning.identity import identify
+from keras_mobilenets.tuning.results import OBJECTIVES
 from keras_mobilenets.tuning.space import RANGES, Space
 from keras_mobilenets.weight_files import find_weights
 
@@ -82,6 +83,12 @@ class SearchOptions:
         lambda name, value: check_choice(name, value, ORACLES),
         "grid (default), random, bayesian or hyperband",
         "grid",
+    )
+    objective: str = option(
+        lambda name, value: check_choice(name, value, OBJECTIVES),
+        "accuracy (default), or int8_accuracy, that of the trial's int8 file as LiteRT "
+        "runs it; both on the validation images",
+        "accuracy",
     )
     max_trials: int | None = option(
         none_or(whole(1, MOST_TRIALS)), "at most so many (default all points)", None
@@ -165,7 +172,8 @@ QUICK = {"alphas": (0.35, 0.5), "resolutions": (32, 48)}
 SETTLED = ("name", "alpha", "rho", "resolution")
 
 BUDGET = ("max_macs", "max_params", "max_memory", "max_latency_ms", "latency")
-DECISIVE = ("oracle", "prior", "strategy")  # of SearchOptions; a search may be extended
+# Of SearchOptions; a search may be extended.
+DECISIVE = ("oracle", "objective", "prior", "strategy")
 OF_SPACE, OF_SEARCH = options_of(Space), options_of(SearchOptions)
 OF_RUNS = [name for name in (*options_of(Settings), *FIELDS) if name not in SETTLED]
 

@@ -69,7 +69,11 @@ class Progress:
             ended = self._ended(result)
             row = next(row for row in ended if row["trial"] == trial.trial_id)
             if row["status"] == TrialStatus.COMPLETED:
-                outcome = f"accuracy {row['accuracy']:.2%} in {row['seconds']:.0f} s"
+                scores = ", ".join(
+                    f"{column.replace('_', ' ')} {row[column]:.2%}"
+                    for column in dict.fromkeys(("accuracy", result.objective))
+                )
+                outcome = f"{scores} in {row['seconds']:.0f} s"
             else:
                 outcome = f"failed ({row['message']})"
             total = max(len(self._plan), len(ended))
@@ -152,10 +156,16 @@ def duration(seconds: float) -> str:
 def summary(result: SearchResult) -> str:
     """The table of a search for the terminal; a star marks the front."""
     front = [row["trial"] for row in result.pareto()]
+    timed, scored = result.cost == "latency_ms", result.objective != "accuracy"
     header = [
-        "trial", "network", "alpha", "px", "mult-adds", "parameters", "epochs",
-        "seconds", "accuracy", "",
+        "trial", "network", "alpha", "px", "mult-adds", "parameters",
+        *(["ms"] if timed else []), "epochs", "seconds", "accuracy",
+        *([result.objective.replace("_", " ")] if scored else []), "",
     ]  # fmt: skip
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2%}"
+
     rows = [
         (
             row["trial"],
@@ -164,11 +174,15 @@ def summary(result: SearchResult) -> str:
             row["resolution"],
             count(row["macs"]),
             count(row["params"]),
+            *([row["latency_ms"]] if timed else []),
             row["epochs"] and f"{row['epochs']:.0f}",
             row["seconds"] and f"{row['seconds']:.0f}",
-            "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}",
+            percent(row["accuracy"]),
+            *([percent(row[result.objective])] if scored else []),
             "*" if row["trial"] in front else (row["message"] or ""),
         )
         for row in result.table
     ]
-    return table(header, rows) + "\n* none is more accurate at the same cost or less"
+    price = "latency" if timed else "cost"
+    best = f"* none is more accurate at the same {price} or less"
+    return f"{table(header, rows)}\n{best}"

@@ -30,6 +30,8 @@ FORMATS = (".json", ".csv")
 
 SETTINGS = ("trial", "status", "name", "alpha", "rho", "resolution")
 COLUMNS = {"val_accuracy": "accuracy", "accuracy": "train_accuracy"}  # of metrics
+# What a search can be asked to optimise, as the table calls it, and its metric.
+OBJECTIVES = {"accuracy": "val_accuracy", "int8_accuracy": "int8_accuracy"}
 REMARKS = ("seconds", "message")  # the last columns
 Row = dict[str, Any]
 
@@ -43,10 +45,14 @@ class SearchResult:
             "resolution" (pixels of a side, or text such as "96x160", which has no
             rho), the other hyperparameters, "macs", "params",
             "peak_memory" (bytes), "latency_ms", "epochs", "accuracy" (validation,
-            0 to 1), the other scores, "seconds", "message" of a failure. What is
+            0 to 1), "int8_accuracy" (the same of the int8 file) where that is the
+            objective, the other scores, "seconds", "message" of a failure. What is
             not known is None.
-        objective: the column that was optimised, and `direction`: "max" or "min".
+        objective: the column that was optimised, and `direction`: "max" or "min". The
+            front and the plot are of it, or of "accuracy" where it is another score.
         reference: for each cost, that of the dearest point that was allowed.
+        cost: over which the front is unless another is asked for: "latency_ms" where
+            a latency was given that all points have, else "macs".
 
     >>> result = SearchResult.read("search/results.json")  # doctest: +SKIP
     >>> result.best(max_macs=100e6)["alpha"]  # doctest: +SKIP
@@ -57,6 +63,7 @@ class SearchResult:
     objective: str = "accuracy"
     direction: str = "max"
     reference: dict[str, float] = dataclasses.field(default_factory=dict)
+    cost: str = "macs"
 
     @classmethod
     def from_oracle(cls, oracle: keras_tuner.Oracle, space: Space) -> SearchResult:
@@ -64,6 +71,7 @@ class SearchResult:
 
         "epochs" and "seconds" are read from metrics of these names.
         """
+        name = COLUMNS.get(oracle.objective.name, oracle.objective.name)
         rows = []
         for trial in sorted(
             oracle.trials.values(), key=lambda trial: int(trial.trial_id)
@@ -83,21 +91,27 @@ class SearchResult:
                 **{cost: getattr(point, cost) for cost in COSTS},
                 "epochs": round(scores.pop("epochs", values.get("tuner/epochs", 0)))
                 or None,
-                "accuracy": scores.pop("accuracy", None),
+                **{
+                    column: scores.pop(column, None)
+                    for column in dict.fromkeys(("accuracy", name))
+                    if column in OBJECTIVES
+                },
                 **scores,
                 "message": trial.message,
             }
             rows.append({column: _finite(value) for column, value in row.items()})
-        name = oracle.objective.name
+        reference = {
+            cost: max(values)
+            for cost in COSTS
+            if None not in (values := [getattr(p, cost) for p in space.feasible])
+        }
+        timed = space.latency is not None and "latency_ms" in reference
         return cls(
             _aligned(rows),
-            COLUMNS.get(name, name),
+            name,
             oracle.objective.direction,
-            {
-                cost: max(values)
-                for cost in COSTS
-                if None not in (values := [getattr(p, cost) for p in space.feasible])
-            },
+            reference,
+            "latency_ms" if timed else "macs",
         )
 
     @property
@@ -109,21 +123,27 @@ class SearchResult:
             if row["status"] == "COMPLETED" and row.get(self.objective) is not None
         ]
 
-    def pareto(self, cost: str = "macs") -> list[Row]:
+    @property
+    def _accuracy(self) -> str:
+        """The column that the front and the plot are of."""
+        return self.objective if self.objective in OBJECTIVES else "accuracy"
+
+    def pareto(self, cost: str | None = None) -> list[Row]:
         """The trials that no other beats in accuracy at the same `cost` or less.
 
-        `cost` is "macs", "params", "peak_memory" or "latency_ms". The cheapest comes
-        first; of equals, the first trial stands.
+        `cost` is "macs", "params", "peak_memory" or "latency_ms"; by default that of
+        the search. The cheapest comes first; of equals, the first trial stands.
         """
-        check_choice("cost", cost, COSTS)
+        cost = check_choice("cost", self.cost if cost is None else cost, COSTS)
+        accuracy = self._accuracy
         front: list[Row] = []
         rows = [
             row
             for row in self.finished
-            if row["accuracy"] is not None and row[cost] is not None
+            if row[accuracy] is not None and row[cost] is not None
         ]
-        for row in sorted(rows, key=lambda row: (row[cost], -row["accuracy"])):
-            if not front or row["accuracy"] > front[-1]["accuracy"]:
+        for row in sorted(rows, key=lambda row: (row[cost], -row[accuracy])):
+            if not front or row[accuracy] > front[-1][accuracy]:
                 front.append(row)
         return front
 
@@ -157,10 +177,15 @@ class SearchResult:
         if not within:
             raise UsageError(self._why_none(limits))
         sign = -1 if self.direction == "max" else 1
-        return min(within, key=lambda row: (sign * row[self.objective], row["macs"]))
+
+        def order(row: Row) -> tuple[float, ...]:
+            price = row[self.cost]
+            return sign * row[self.objective], math.inf if price is None else price
+
+        return min(within, key=order)
 
     def hypervolume(
-        self, cost: str = "macs", *, reference: float | None = None
+        self, cost: str | None = None, *, reference: float | None = None
     ) -> float:
         """The area that the front dominates, as a share of all: 0 to 1.
 
@@ -168,6 +193,7 @@ class SearchResult:
         and `reference`, by default the cost of the dearest point of the space. Only
         with the same reference can two searches be compared.
         """
+        cost = self.cost if cost is None else cost
         front = self.pareto(cost)
         if reference is None:
             costs = [row[cost] for row in self.finished if row[cost] is not None]
@@ -177,19 +203,21 @@ class SearchResult:
         ends = [*(row[cost] for row in front[1:]), reference]
         return (
             sum(
-                row["accuracy"] * (end - row[cost])
+                row[self._accuracy] * (end - row[cost])
                 for row, end in zip(front, ends, strict=bool(front))
             )
             / reference
         )
 
     def plot(
-        self, path: str | os.PathLike[str] | None = None, *, cost: str = "macs"
+        self, path: str | os.PathLike[str] | None = None, *, cost: str | None = None
     ) -> Figure:
         """Accuracy over the logarithm of a cost, in the manner of V1's figure 4."""
         from keras_mobilenets.plots import plot_search  # matplotlib is slow to import
 
-        return plot_search(self.finished, self.pareto(cost), path, cost=cost)
+        cost = self.cost if cost is None else cost
+        front, accuracy = self.pareto(cost), self._accuracy
+        return plot_search(self.finished, front, path, cost=cost, accuracy=accuracy)
 
     def write(self, path: str | os.PathLike[str]) -> pathlib.Path:
         """Write the table as JSON or CSV, as the suffix says, whole or not at all."""
@@ -220,10 +248,11 @@ class SearchResult:
             result = cls(**stored)
             for row in result.table:
                 [row[column] for column in (*SETTINGS, *COSTS, "accuracy")]
+                row[result._accuracy]
             result.pareto()
             [result.reference[cost] + 1 for cost in result.reference]
             return result
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, UsageError) as error:
             raise UsageError(
                 f"{os.fspath(path)!r} is not a table of a search, or damaged: {error!r}"
             ) from error

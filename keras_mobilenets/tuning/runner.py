@@ -146,6 +146,7 @@ class Runner:
             until=values.get("tuner/epochs"),
             data_index=plan.path / INDEX if (plan.path / INDEX).exists() else None,
             strategy=plan.options.strategy,
+            objective=plan.options.objective,
             slot=slot,
             slots=plan.options.workers,
         )

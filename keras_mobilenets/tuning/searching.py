@@ -8,6 +8,7 @@ import functools
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.errors import SearchStopped, UsageError
@@ -21,7 +22,8 @@ from keras_mobilenets.tuning.options import (
     networks,
     read_options,
 )
-from keras_mobilenets.tuning.space import Space
+from keras_mobilenets.tuning.points import Point
+from keras_mobilenets.tuning.space import LITERT, Space
 
 if TYPE_CHECKING:
     from keras_mobilenets.tuning.results import SearchResult
@@ -100,7 +102,8 @@ def _role() -> str | None:
 
 def _search(asked: Asked, server: Server | None) -> SearchResult:
     """Be the one that decides what is tried."""
-    from keras_mobilenets.tuning.directory import INDEX, begin, claim, finish
+    from keras_mobilenets.tuning.directory import INDEX, SEARCH, begin, claim, finish
+    from keras_mobilenets.tuning.latency import as_function
     from keras_mobilenets.tuning.local_cluster import serve
     from keras_mobilenets.tuning.progress import Progress, rehearse
     from keras_mobilenets.tuning.runner import Plan, Runner
@@ -116,7 +119,13 @@ def _search(asked: Asked, server: Server | None) -> SearchResult:
         if options.verbose:
             for line in data.pretrained:
                 print(line)
-        space = dataclasses.replace(space, classes=data.classes, **asked.budget)
+        space = dataclasses.replace(space, classes=data.classes)
+        budget, measured = asked.budget, None
+        if budget.get("latency") == LITERT:
+            measured = measured_latencies(asked, space, server, path)
+            known = as_function(measured, path / SEARCH)
+            budget = {**budget, "latency": known}
+        space = dataclasses.replace(space, **budget)
         plan = Plan(path.absolute(), space, asked.arguments, options)
         epochs = max(
             networks(space, asked.arguments, name)[0].recipe.epochs
@@ -125,13 +134,14 @@ def _search(asked: Asked, server: Server | None) -> SearchResult:
         make = functools.partial(
             make_oracle,
             space=space,
+            objective=options.objective,
             max_trials=options.max_trials,
             max_epochs=epochs,
             seed=asked.arguments.get("seed", 0),
             prior=options.prior,
         )
         oracle = make(options.oracle)
-        begin(path, asked.identity, scratch / INDEX)
+        begin(path, asked.identity, scratch / INDEX, measured)
         oracle.folder = plan.path
         oracle.take_up()
         progress = Progress(
@@ -180,19 +190,23 @@ def work(plan: Plan, server: Server | None = None) -> None:
     with contextlib.ExitStack() as stack:
         if server is None and plan.options.isolate:
             server = stack.enter_context(Server())
-        oracle = make_oracle("grid", space=plan.space)  # which says the objective
+        objective = plan.options.objective
+        oracle = make_oracle("grid", space=plan.space, objective=objective)
         Runner(plan, Client(oracle), server).run(os.environ["KERASTUNER_TUNER_ID"])
 
 
-def make_oracle(kind: str, **settings: Any) -> StoredOracle:
+def make_oracle(
+    kind: str, *, objective: str = "accuracy", **settings: Any
+) -> StoredOracle:
     """The oracle of a search."""
     import keras_tuner
 
     from keras_mobilenets.tuning import oracles
+    from keras_mobilenets.tuning.results import OBJECTIVES
 
     # With its direction: to find that out KerasTuner would start TensorFlow.
-    objective = keras_tuner.Objective("val_accuracy", "max")
-    return oracles.make_oracle(kind, objective=objective, **settings)
+    metric = keras_tuner.Objective(OBJECTIVES[objective], "max")
+    return oracles.make_oracle(kind, objective=metric, **settings)
 
 
 def prepare_data(
@@ -210,12 +224,45 @@ def prepare_data(
         asked.options.strategy if server is not None else "none",
         index if index.is_file() else None,
         save_index,
+        asked.options.objective,
     )
+    return _call(server, "the data could not be read", prepare, *arguments)
+
+
+def measured_latencies(
+    asked: Asked, space: Space, server: Server | None, path: pathlib.Path
+) -> Any:
+    """Of the points of a search: as its directory has them, else measured now."""
+    from keras_mobilenets.tuning import directory, latency, litert
+
+    if (path / directory.SEARCH).is_file():
+        return directory.read(path).get("measured")
+    kind = "int8" if asked.options.objective == "int8_accuracy" else None
+
+    def measure_point(point: Point) -> float:
+        return _call(
+            server,
+            f"the latency of {point} could not be measured",
+            litert.measure_latency,
+            *(point.key, space.classes, space.variant, kind),
+        )
+
+    def say(text: str) -> None:
+        if asked.options.verbose:
+            print(text, flush=True)
+
+    return latency.measure(space, asked.budget, measure_point, say)
+
+
+def _call(
+    server: Server | None, problem: str, function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """What a function gives that starts TensorFlow: in a process, if there are any."""
     if server is None:
-        return prepare(*arguments)
+        return function(*arguments)
     try:
-        return server.call(prepare, *arguments)
+        return server.call(function, *arguments)
     except CallFailed as failure:
         if isinstance(failure.__cause__, UsageError):
             raise failure.__cause__ from None
-        raise SearchStopped(f"the data could not be read: {failure}") from failure
+        raise SearchStopped(f"{problem}: {failure}") from failure

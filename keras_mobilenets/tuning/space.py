@@ -54,7 +54,8 @@ OTHER_RESOLUTIONS = tuple(range(32, NATIVE_RESOLUTION + 1, 32))
 NAMED = 3  # points named in an error
 
 
-Latency = Mapping[Key, float] | Callable[..., float | None]
+LITERT = "litert"  # a latency that `search` measures
+Latency = str | Mapping[Key, float] | Callable[..., float | None]
 
 
 def _several(check: Callable[[Any], Any]) -> Check:
@@ -79,11 +80,12 @@ def _limit(name: str, value: Any) -> float:
 
 
 def _latency(name: str, value: Any) -> Any:
-    if callable(value) or isinstance(value, Mapping):
+    named = isinstance(value, str) and value == LITERT
+    if named or callable(value) or isinstance(value, Mapping):
         return value
     raise UsageError(
-        "latency must be a mapping of (name, alpha, resolution) to milliseconds, or a "
-        f"function of the three; got {value!r}"
+        "latency must be a mapping of (name, alpha, resolution) to milliseconds, a "
+        f'function of the three, or "{LITERT}"; got {value!r}'
     )
 
 
@@ -158,9 +160,10 @@ class Space:
     )
     latency: Latency | None = _unset(
         _latency,
-        "where milliseconds come from: a mapping of (name, alpha, resolution), or a "
-        "function of the three that may return None (default the published ones, of "
-        "one large core of a Google Pixel 1)",
+        "where milliseconds come from: litert measures a file of each network, in one "
+        "thread here; or a mapping of (name, alpha, resolution), or a function of the "
+        "three that may return None (default the published ones, of one large core of "
+        "a Google Pixel 1)",
     )
     learning_rate: tuple[float, float] | None = _unset(
         _range, "a number, or a range to search on a log scale, such as 0.01,0.1"
@@ -186,6 +189,11 @@ class Space:
             given = is_given(field, value)
             settle(
                 name, field.metadata["check"](name, value) if given else field.default
+            )
+        if isinstance(self.latency, str):
+            raise UsageError(
+                f"latency={self.latency!r} is measured by search(); a Space takes a "
+                "mapping or a function"
             )
         if self.rhos is not None and self.resolutions is not None:
             raise UsageError(
@@ -265,6 +273,7 @@ class Space:
 
     def _latency(self, point: Point) -> float | None:
         known = self.latency
+        assert not isinstance(known, str)
         if known is None:
             known = {} if self.variant else _published_latency()
         if point.key not in self._measured:  # measuring may take its time

@@ -10,8 +10,8 @@ import csv
 import os
 import pathlib
 import time
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
@@ -21,10 +21,13 @@ from keras_mobilenets.errors import UsageError
 from keras_mobilenets.models import build, load_weights
 from keras_mobilenets.settings import Settings
 from keras_mobilenets.training import workdir
-from keras_mobilenets.training.fitting import run_in
+from keras_mobilenets.training.fitting import Run, run_in
 from keras_mobilenets.training.strategies import make_strategy
+from keras_mobilenets.tuning import litert
 from keras_mobilenets.tuning.hypermodel import load
 from keras_mobilenets.tuning.options import Strategy
+
+T = TypeVar("T")
 
 WAIT = 1.0  # seconds between two attempts at a run that another process is in
 
@@ -38,6 +41,7 @@ class Task(NamedTuple):
     until: int | None = None  # epochs, where the run is judged before its end
     data_index: pathlib.Path | None = None
     strategy: Strategy = "none"
+    objective: str = "accuracy"
     slot: int = 0  # of `slots` trials that run at a time
     slots: int = 1
 
@@ -45,7 +49,8 @@ class Task(NamedTuple):
 def run_trial(task: Task) -> dict[str, float]:
     """Train one trial; the metrics of the weights that it leaves."""
     share_machine(task.slot, task.slots)
-    run = _run_when_free(task)
+    strategy = _make_strategy(task.strategy)
+    run = _when_free(lambda: _train(task, strategy))
     with open(run.workdir / workdir.HISTORY, newline="") as file:
         rows = [
             {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)
@@ -59,22 +64,34 @@ def run_trial(task: Task) -> dict[str, float]:
         if name not in ("epoch", "learning_rate") and not name.startswith("val_")
     }
     measured = {f"val_{k}": float(v) for k, v in run.report["validation"].items()}
+    if task.objective == "int8_accuracy":
+        measured[task.objective] = _when_free(lambda: _measure_int8(task, run))
     return {**measured, **trained, "epochs": float(run.report["epochs"])}
 
 
-def _run_when_free(task: Task) -> Any:
+def _train(task: Task, strategy: tf.distribute.Strategy) -> Run:
+    return run_in(
+        task.workdir,
+        task.settings,
+        strategy=strategy,
+        until=task.until,
+        index=task.data_index,
+        brief=True,
+    )
+
+
+def _measure_int8(task: Task, run: Run) -> float:
+    settings = task.settings
+    splits = load(settings, settings.recipe.batch_size, index=task.data_index)
+    with workdir.claim(task.workdir, ""):
+        return litert.measure_accuracy(run.model, splits, run.workdir)
+
+
+def _when_free(function: Callable[[], T]) -> T:
     """A worker that was taken for dead may still be in the run: wait for its end."""
-    strategy = _make_strategy(task.strategy)
     while True:
         try:
-            return run_in(
-                task.workdir,
-                task.settings,
-                strategy=strategy,
-                until=task.until,
-                index=task.data_index,
-                brief=True,
-            )
+            return function()
         except storage.InUse:
             time.sleep(WAIT)
 
@@ -133,7 +150,11 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    networks: Iterable[Settings], strategy: Strategy, index: Any, save_index: Any
+    networks: Iterable[Settings],
+    strategy: Strategy,
+    index: Any,
+    save_index: Any,
+    objective: str = "accuracy",
 ) -> Prepared:
     """How many classes the data of a search has; its trials would start.
 
@@ -143,6 +164,7 @@ def prepare(
         networks: the settings of a trial of each network and alpha.
         strategy: made here, where it can be, it can be made in every trial.
         index: of a search that is gone on with.
+        objective: for which there must be images enough.
 
     Raises:
         UsageError: of the data, or of weights that do not fit a network.
@@ -150,6 +172,8 @@ def prepare(
     _make_strategy(strategy)
     settings = list(networks)
     splits = load(settings[0], settings[0].recipe.batch_size, index=index)
+    if objective == "int8_accuracy":
+        litert.check_enough(splits)
     splits.index.save(save_index)
     lines = []
     for one in settings:

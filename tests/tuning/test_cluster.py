@@ -263,6 +263,7 @@ def test_by_the_environment_as_kerastuner_does(tmp_path):
     command = [sys.executable, "-m", "keras_mobilenets", "search", "mobilenet_v1"]
     options = "--alphas 0.1 0.25 --resolutions 32 --directory search"
     options = [*options.split(), "--shallow"]
+    options += "--objective int8_accuracy --latency litert --max-latency-ms 1e6".split()
     options += ["--set", "epochs=1", "--set", "warmup_epochs=0"]
     options += ["--data-dir", str(tmp_path / "data")]
     root = pathlib.Path(__file__).parents[2]
@@ -287,3 +288,10 @@ def test_by_the_environment_as_kerastuner_does(tmp_path):
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
     result = km.SearchResult.read(tmp_path / "search" / "results.json")
     assert [row["status"] for row in result.table] == ["COMPLETED"] * 2
+    said = "measuring the latency of 2 points"
+    assert [said in out for out, _ in outputs] == [True, False, False]
+    for row in result.table:
+        assert row["latency_ms"] > 0
+        assert row["int8_accuracy"] * 180 == pytest.approx(
+            round(row["int8_accuracy"] * 180)
+        )

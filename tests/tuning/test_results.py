@@ -5,6 +5,7 @@ import keras_tuner
 import pytest
 
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.tuning.progress import summary
 from keras_mobilenets.tuning.results import SearchResult
 from keras_mobilenets.tuning.space import Space
 from tests.tuning.searches import accuracy, finish, oracle_in, point_of, search
@@ -107,6 +108,73 @@ def test_what_is_dominated_does_not_change_it_and_what_is_not_adds_to_it():
     assert SearchResult([*ROWS, row(7, 0.7, 45)], **more).hypervolume() == volume
     assert SearchResult([*ROWS, row(7, 0.9, 45)], **more).hypervolume() > volume
     assert SearchResult([*ROWS, row(7, 0.1, 5)], **more).hypervolume() > volume
+
+
+def test_front_of_what_the_phone_runs(tmp_path):
+    """The best in int8 is not the best, nor is the fastest the cheapest."""
+    rows = [
+        row(0, 0.9, 10, int8_accuracy=0.5, latency_ms=3.0),
+        row(1, 0.8, 20, int8_accuracy=0.7, latency_ms=2.0),
+        row(2, 0.7, 30, int8_accuracy=0.6, latency_ms=1.0),
+        row(3, 0.6, 5, int8_accuracy=0.7, latency_ms=4.0),
+        row(4, None, 5, int8_accuracy=None, latency_ms=0.1, status="FAILED"),
+    ]
+    result = SearchResult(rows, "int8_accuracy", cost="latency_ms")
+    assert trials(result.pareto()) == ["2", "1"]
+    assert trials(result.pareto("macs")) == ["3"]
+    assert result.best()["trial"] == "1"  # of equals the faster
+    assert result.best(max_latency_ms=1)["trial"] == "2"
+    assert result.hypervolume(reference=4) == pytest.approx((0.6 + 0.7 * 2) / 4)
+    axes = result.plot().axes[0]
+    assert axes.get_ylabel() == "validation accuracy in int8 (%)"
+    assert axes.get_xlabel() == "latency (ms)"
+    drawn = {x: y for line in axes.lines for x, y in line.get_xydata()}
+    assert drawn[3.0] == pytest.approx(50)
+    path = result.write(tmp_path / "results.json")
+    assert SearchResult.read(path) == result
+    stored = json.loads(path.read_text())
+    del stored["cost"]  # of a table that was written before there was one
+    path.write_text(json.dumps(stored))
+    assert SearchResult.read(path).cost == "macs"
+    for wrong in ({"cost": "flops"}, {"objective": "int8_accuracy", "table": ROWS}):
+        path.write_text(json.dumps({**stored, **wrong}))
+        with pytest.raises(UsageError, match=r"results.json' is not a table"):
+            SearchResult.read(path)
+
+
+def test_the_table_of_a_search_for_a_phone(tmp_path):
+    space = Space(alphas=(0.35, 0.5), resolutions=96, latency=lambda n, a, r: 10 * a)
+    objective = keras_tuner.Objective("int8_accuracy", "max")
+    oracle = oracle_in(tmp_path, "grid", space, objective=objective)
+    for accuracy_, int8 in ((0.5, 0.75), (0.75, 0.25)):
+        trial = oracle.create_trial("t")
+        metrics = {"val_loss": 1.0, "val_accuracy": accuracy_, "int8_accuracy": int8}
+        oracle.update_trial(trial.trial_id, metrics)
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+    result = SearchResult.from_oracle(oracle, space)
+    assert (result.objective, result.direction) == ("int8_accuracy", "max")
+    assert result.cost == "latency_ms"
+    columns = list(result.table[0])
+    assert columns[columns.index("accuracy") + 1] == "int8_accuracy"
+    assert result.best()["alpha"] == 0.35
+    assert [row["latency_ms"] for row in result.table] == [3.5, 5]
+    shown = summary(result).splitlines()
+    assert "ms" in shown[0].split()
+    assert "int8 accuracy" in shown[0]
+    assert "75.00%" in shown[2]
+    assert shown[2].endswith("*")
+    assert shown[-1] == "* none is more accurate at the same latency or less"
+
+
+def test_a_latency_that_not_all_points_have_is_not_what_the_front_is_over(tmp_path):
+    known = {("mobilenet_v2", 0.35, 96): 3.0}
+    space = Space(alphas=(0.35, 0.5), resolutions=96, latency=known)
+    oracle = oracle_in(tmp_path, "grid", space)
+    search(oracle)
+    result = SearchResult.from_oracle(oracle, space)
+    assert result.cost == "macs"
+    assert len(result.pareto()) == 2
 
 
 def test_written_and_read_again(tmp_path):

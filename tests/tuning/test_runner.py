@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import os
 import pathlib
 import pickle
@@ -17,6 +18,7 @@ from keras_mobilenets import storage
 from keras_mobilenets.errors import SearchStopped, TrainingInterrupted
 from keras_mobilenets.settings import make_settings
 from keras_mobilenets.tuning.isolation import Server
+from keras_mobilenets.tuning.litert import FILE
 from keras_mobilenets.tuning.options import read_options
 from keras_mobilenets.tuning.oracles import make_oracle
 from keras_mobilenets.tuning.results import SearchResult
@@ -196,17 +198,34 @@ def settings(**options):
     )  # fmt: skip
 
 
-def test_a_rung_continues_as_if_it_had_not_been_left(server, tmp_path):
+@pytest.mark.parametrize(
+    "objective", ["accuracy", pytest.param("int8_accuracy", marks=pytest.mark.slow)]
+)
+def test_a_rung_continues_as_if_it_had_not_been_left(server, objective, tmp_path):
     """Weights, slots, averages, place in the schedule, and the data's epoch."""
     one = settings(deterministic=True)
 
     def run(name, until=None):
-        return server.call(run_trial, Task(one, tmp_path / name, {}, until=until))
+        task = Task(one, tmp_path / name, {}, until=until, objective=objective)
+        return server.call(run_trial, task)
+
+    def report_on_file(name):
+        return json.loads((tmp_path / name / f"{FILE}.json").read_text())["proof"]
 
     whole = run("whole")
-    assert run("parts", until=1)["epochs"] == 1
+    lower = run("parts", until=1)
+    assert lower["epochs"] == 1
+    assert ("int8_accuracy" in whole) == (objective == "int8_accuracy")
+    if objective == "int8_accuracy":
+        proof = report_on_file("parts")
+        assert lower["int8_accuracy"] == proof["accuracy"]
+        assert lower["val_accuracy"] == pytest.approx(proof["keras_accuracy"])
     assert run("parts", until=2) == whole
     assert run("parts") == whole  # it is finished
+    if objective == "int8_accuracy":  # the file is that of the highest rung
+        assert report_on_file("parts")["accuracy"] == whole["int8_accuracy"]
+        files = [(tmp_path / name / FILE).read_bytes() for name in ("whole", "parts")]
+        assert files[0] == files[1]
 
 
 def share_without_affinity(slots):

@@ -12,18 +12,21 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_mobilenets as km
 from keras_mobilenets import storage
 from keras_mobilenets.errors import SearchStopped, UsageError
-from keras_mobilenets.tuning import runner
+from keras_mobilenets.tuning import litert, runner
 from keras_mobilenets.tuning import trial as trials
 
 ROOT = pathlib.Path(__file__).parents[2]
 POINTS = {"names": "mobilenet_v1", "alphas": (0.1, 0.25), "resolutions": (32, 40)}
 TINY = {"shallow": True, "epochs": 1, "warmup_epochs": 0}
+SEEN = (np.zeros((20, 8, 8), "uint8"), np.arange(20) % 2)
+FEW = {split: SEEN for split in ("train", "validation", "test")}
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +196,11 @@ def test_directory_of_something_else_is_left_alone(search, tmp_path):
         ({"memory_limit": "4 GB"}, "memory_limit must be a finite number"),
         ({"directory": "x" * 300}, "names have at most 255 bytes"),
         ({"latency": 7}, "latency must be a mapping"),
+        ({"latency": "pixel"}, 'or "litert"; got .pixel'),
+        ({"latency": "litert", "max_macs": 1000}, "max_macs=1000 must leave"),
+        ({"objective": "int4_accuracy"}, "objective must be one of 'accuracy', 'int8"),
+        ({"objective": None}, "objective must be one of"),
+        ({"objective": "int8_accuracy", "data": FEW, "batch_size": 8}, "at least 32"),
         ({"isolate": "no"}, "isolate must be True or False"),
         ({"data": 5}, "source must be"),
         ({"strategy": lambda: None, "isolate": True}, "other processes can import"),
@@ -257,6 +265,91 @@ def test_functions_are_part_of_what_a_search_is(quick, tmp_path):
             latency=functools.partial(max, 1),
         )
     quick(directory=tmp_path / "b", prior=functools.partial(lambda n, a, r: a))
+
+
+def test_objective_is_part_of_what_a_search_is(quick, tmp_path):
+    quick(directory=tmp_path / "search")
+    with pytest.raises(UsageError, match="objective='accuracy', not 'int8_accuracy'"):
+        quick(directory=tmp_path / "search", objective="int8_accuracy")
+    with pytest.raises(UsageError, match="latency=None, not 'litert'"):
+        quick(directory=tmp_path / "search", latency="litert")
+
+
+@pytest.fixture
+def slower(monkeypatch):
+    """Each measure of a latency is a millisecond more than the one before."""
+    measured = []
+
+    def measure(key, classes, variant, quantization):
+        measured.append((key, classes, variant, quantization))
+        return float(len(measured))
+
+    monkeypatch.setattr(litert, "measure_latency", measure)
+    return measured
+
+
+def test_latency_is_measured_once(quick, slower, tmp_path, monkeypatch, capsys):
+    limits = {"latency": "litert", "max_latency_ms": 2.5, "max_macs": 600_000}
+    asked = {"directory": tmp_path / "search", **limits}
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Runner, "run_trial", stop)
+        with pytest.raises(SearchStopped):
+            quick(**asked, verbose=True)
+    points = [(0.1, 32), (0.1, 40), (0.25, 32)]  # the fourth is beyond max_macs
+    keys = [("mobilenet_v1", *point) for point in points]
+    assert slower == [(key, 10, {"shallow": True}, None) for key in keys]
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "measuring the latency of 3 points"
+    assert out[1].startswith("networks within the budget: 2 of 4")
+    result = quick(**asked)
+    assert len(slower) == 3
+    assert [row["latency_ms"] for row in result.table] == [1, 2]
+    assert result.cost == "latency_ms"
+    assert result == quick(**asked)  # it is finished
+    assert len(slower) == 3
+
+
+def test_latency_is_of_the_file_that_is_the_objective(quick, slower, tmp_path):
+    def run(self, trial, slot):
+        return {"val_accuracy": 0.5, "int8_accuracy": 0.25, "seconds": 0.1}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.Runner, "run_trial", run)
+        result = quick(
+            directory=tmp_path / "search", latency="litert", objective="int8_accuracy"
+        )
+    assert {quantization for *_, quantization in slower} == {"int8"}
+    assert [row["int8_accuracy"] for row in result.pareto()] == [0.25]
+
+
+def test_a_latency_that_no_point_keeps_leaves_nothing(quick, slower, tmp_path):
+    with pytest.raises(UsageError, match=r"max_latency_ms=0.5 .*32 px: 1 ms.*Raise"):
+        quick(directory=tmp_path / "search", latency="litert", max_latency_ms=0.5)
+    assert len(slower) == 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_measures_that_are_gone_are_named(quick, slower, tmp_path):
+    directory = tmp_path / "search"
+    quick(directory=directory, latency="litert")
+    state = json.loads((directory / "search.json").read_text())
+    assert len(state.pop("measured")) == 4
+    (directory / "search.json").write_text(json.dumps(state))
+    with pytest.raises(UsageError, match=r"search.json' must hold the measured lat"):
+        quick(directory=directory, latency="litert")
+
+
+def test_stopped_search_with_measures_is_found_again(
+    quick, slower, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Runner, "run_trial", stop)
+        with pytest.raises(SearchStopped):
+            quick(latency="litert")
+    quick(latency="litert")
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["search-digits-1"]
+    assert len(slower) == 4
 
 
 def test_what_a_default_says_may_be_said(quick, tmp_path):
@@ -445,6 +538,42 @@ def test_killed_search_goes_on(oracle, tmp_path, data_dir):
             assert state == ended[i]
     values = [s[interrupted]["hyperparameters"]["values"] for s in (before, after)]
     assert values[0] == values[1]
+
+
+@pytest.mark.slow
+def test_killed_search_for_a_phone_goes_on(tmp_path, data_dir):
+    """What was measured stays as it was: latencies, and accuracies of files."""
+    arguments = "--objective int8_accuracy --latency litert --max-latency-ms 1e6"
+    process = start(tmp_path, data_dir, *arguments.split())
+    directory = tmp_path / "runs" / "search-digits-1"
+    trials = directory / "trials"
+    files = ("0000/model_int8.tflite", "0/model_int8.tflite")
+    wait_for(lambda: len(list(trials.glob("*.log"))) == 2, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (first,) = [path for name in files if (path := trials / name).exists()]
+    content = first.read_bytes()
+    ended = trial_states(directory)
+    measured = json.loads((directory / "search.json").read_text())["measured"]
+    assert len(measured) == 3
+
+    process = start(tmp_path, data_dir, *arguments.split(), "--json")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert first.read_bytes() == content
+    result = json.loads(out)
+    assert (result["objective"], result["cost"]) == ("int8_accuracy", "latency_ms")
+    table = result["table"]
+    assert [row["latency_ms"] for row in table] == [m["latency_ms"] for m in measured]
+    for row in table:
+        assert row["status"] == "COMPLETED"
+        run = trials / row["trial"]
+        proof = json.loads((run / "model_int8.tflite.json").read_text())["proof"]
+        assert row["int8_accuracy"] == proof["accuracy"]
+        assert abs(row["accuracy"] - proof["keras_accuracy"]) < 1e-6
+        state = ended.get(row["trial"])
+        if state is not None and state["status"] == "COMPLETED":
+            assert state["score"] == row["int8_accuracy"]
 
 
 @pytest.mark.slow
