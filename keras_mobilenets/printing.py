@@ -113,6 +113,17 @@ def print_export(report: dict[str, Any]) -> None:
     print(f"\n{report['path']}, and {report['path']}.json")
 
 
+def _fine_tuning_row(fine_tuning: dict[str, Any]) -> tuple[Any, ...]:
+    """What it did to the validation split."""
+    figures = fine_tuning["validation"]
+    name = "accuracy" if "accuracy" in figures["float32"] else "binary_accuracy"
+    before, calibrated, after = (
+        f"{figures[key][name]:.2%}" for key in ("float32", "calibrated", "fine_tuned")
+    )
+    what = f"{name.replace('_', ' ')} of validation"
+    return "fine-tuned", after, f"{what}; float32: {before}, calibrated: {calibrated}"
+
+
 def print_benchmark(result: dict[str, Any]) -> None:
     """A table for each batch size, and what was measured."""
     for batch in dict.fromkeys(row["batch"] for row in result["rows"]):
@@ -139,17 +150,6 @@ def print_benchmark(result: dict[str, Any]) -> None:
         f"{network}; images {'x'.join(map(str, result['image']))}; threads: "
         f"{result['threads']}, on {machine['cores']} cores of {machine['processor']}"
     )
-
-
-def _fine_tuning_row(fine_tuning: dict[str, Any]) -> tuple[Any, ...]:
-    """What it did to the validation split."""
-    figures = fine_tuning["validation"]
-    name = "accuracy" if "accuracy" in figures["float32"] else "binary_accuracy"
-    before, calibrated, after = (
-        f"{figures[key][name]:.2%}" for key in ("float32", "calibrated", "fine_tuned")
-    )
-    what = f"{name.replace('_', ' ')} of validation"
-    return "fine-tuned", after, f"{what}; float32: {before}, calibrated: {calibrated}"
 
 
 def print_answers(results: list[dict[str, Any]]) -> None:

@@ -44,8 +44,8 @@ def export_model(
     input: str = "float32",
     bias_correction: bool = True,
     recipe: Recipe | None = None,
-    may_disagree: bool = False,
     fine_tuning: dict[str, Any] | None = None,
+    may_disagree: bool = False,
 ) -> dict[str, Any]:
     """Write a model as a file, and what it is worth as JSON beside it.
 
@@ -66,7 +66,7 @@ def export_model(
         )
     if may_disagree:
         kind = kind._replace(least=0.0)
-    network = network_of(model)
+    network = network_of(model, may_be_quantized=True)
     calibrated = bool(kind.activation_bits)
     if network.is_fake_quantized:
         kind, calibrated = _as_fine_tuned(quantization, kind), False

@@ -53,16 +53,16 @@ class Network(NamedTuple):
         )
 
 
-def network_of(model: keras.Model) -> Network:
+def network_of(model: keras.Model, may_be_quantized: bool = False) -> Network:
     """The network of a Keras model that classifies images.
 
     One that ends in logits gets a softmax for its probabilities. One that was
-    fine-tuned for 8 bits stays as it is.
+    fine-tuned to 8 bits, where it `may_be`, stays as it is.
 
     Raises:
         UsageError: it is none, or cannot be folded; see `fuse`.
     """
-    fused = fold(model, besides=(FakeQuantize,))
+    fused = fold(model, besides=(FakeQuantize,) if may_be_quantized else ())
     if len(fused.inputs) != 1 or len(fused.outputs) != 1:
         raise UsageError(
             f"model must have one input and one output; {model.name!r} has "

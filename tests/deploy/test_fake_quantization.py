@@ -156,12 +156,17 @@ def test_variants(name, network, tmp_path):
     model = randomize(km.build(name, **SMALL | {"alpha": 0.35} | network))
     x = images(model, count=40)
     quantized = rounded(model, x)
+    exact = network_of(model).logits
+    lost = outputs(quantized, x) - outputs(exact, x)
     if network.get("classifier_activation"):
         squash = layers.Activation("sigmoid")
         quantized = keras.Model(quantized.inputs[0], squash(quantized.outputs[0]))
-    report = km.export(quantized, tmp_path / "file.tflite", quantization="int8")
-    low, high = report["proof"]["logits"]
-    assert report["proof"]["rms_logit_error"] < 0.02 * (high - low)
+    options = {"quantization": "int8", "calibration": x}  # which proves only
+    report = km.export(quantized, tmp_path / "file.tflite", **options)
+    # A step here or there, in layer after layer, comes to what all steps lose:
+    rms = np.sqrt((lost**2).mean())
+    assert report["proof"]["rms_logit_error"] < 1.5 * rms
+    assert 0 < rms < 0.1 * np.ptp(outputs(exact, x))
     assert report["batch"] == (1 if "output_stride" in network else None)
 
 

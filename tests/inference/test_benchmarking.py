@@ -7,7 +7,7 @@ import pytest
 
 import keras_mobilenets as km
 from keras_mobilenets.deploy import timing
-from keras_mobilenets.training import benchmarking
+from keras_mobilenets.inference import benchmarking
 
 QUICK = {"seconds": 0.01, "batches": [1], "verbose": False}
 NETWORK = {"alpha": 0.25, "resolution": 32, "classes": 7}
