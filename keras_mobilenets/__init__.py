@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from keras_mobilenets.errors import TrainingInterrupted as TrainingInterrupted
     from keras_mobilenets.errors import UsageError as UsageError
     from keras_mobilenets.errors import WorkerLost as WorkerLost
+    from keras_mobilenets.inference import benchmark as benchmark
+    from keras_mobilenets.inference import evaluate as evaluate
+    from keras_mobilenets.inference import export as export
+    from keras_mobilenets.inference import fine_tune_quantized as fine_tune_quantized
+    from keras_mobilenets.inference import predict as predict
     from keras_mobilenets.models import build as build
     from keras_mobilenets.models import copy_weights as copy_weights
     from keras_mobilenets.plots import plot_cost as plot_cost
@@ -37,14 +42,9 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import RMSprop as RMSprop
     from keras_mobilenets.training import Run as Run
     from keras_mobilenets.training import averaged_weights as averaged_weights
-    from keras_mobilenets.training import benchmark as benchmark
     from keras_mobilenets.training import check_scale as check_scale
     from keras_mobilenets.training import compile as compile
-    from keras_mobilenets.training import evaluate as evaluate
-    from keras_mobilenets.training import export as export
-    from keras_mobilenets.training import fine_tune_quantized as fine_tune_quantized
     from keras_mobilenets.training import make_strategy as make_strategy
-    from keras_mobilenets.training import predict as predict
     from keras_mobilenets.training import preflight as preflight  # type: ignore[no-redef]
     from keras_mobilenets.training import recalibrate as recalibrate
     from keras_mobilenets.training import restore_checkpoint as restore_checkpoint
@@ -71,6 +71,13 @@ _HOME = {
             "UsageError",
             "WorkerLost",
         ),
+        "inference": (
+            "benchmark",
+            "evaluate",
+            "export",
+            "fine_tune_quantized",
+            "predict",
+        ),
         "models": ("build", "copy_weights"),
         "plots": ("plot_cost", "plot_curves"),
         "recipe": ("Recipe", "recipes"),
@@ -78,14 +85,9 @@ _HOME = {
             "RMSprop",
             "Run",
             "averaged_weights",
-            "benchmark",
             "check_scale",
             "compile",
-            "evaluate",
-            "export",
-            "fine_tune_quantized",
             "make_strategy",
-            "predict",
             "preflight",
             "recalibrate",
             "restore_checkpoint",

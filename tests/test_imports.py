@@ -37,11 +37,12 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["training"] = {
     *("architecture", "recipe", "options", "settings", "execution", "given"),
-    *("models", "data", "deploy", "plots", "cluster", "startup", "stopping", "text"),
-    *("weight_files", "machine"),
+    *("models", "data", "plots", "cluster", "startup", "stopping", "text"),
+    "weight_files",
 }
-BELOW["tuning"] = BELOW["training"] | {"training"}
-BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy", "printing"}
+BELOW["inference"] = BELOW["training"] | {"training", "deploy", "machine"}
+BELOW["tuning"] = BELOW["training"] | {"training", "deploy"}
+BELOW["verbs"] = BELOW["inference"] | {"__init__", "inference", "tuning", "printing"}
 BELOW["__main__"] = BELOW["verbs"] | {"verbs"}
 BELOW["__init__"] = set(BELOW) - {"__main__", "verbs"}
 

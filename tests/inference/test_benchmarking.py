@@ -7,7 +7,7 @@ import pytest
 
 import keras_mobilenets as km
 from keras_mobilenets.deploy import timing
-from keras_mobilenets.training import benchmarking
+from keras_mobilenets.inference import benchmarking
 
 QUICK = {"seconds": 0.01, "batches": [1], "verbose": False}
 NETWORK = {"alpha": 0.25, "resolution": 32, "classes": 7}
@@ -33,11 +33,12 @@ def timed(monkeypatch):
     return seen
 
 
-def test_a_network_by_its_name(capsys):
+def test_a_network_by_its_name(few_blocks, capsys):
     """By a real process, in all forms."""
-    options = {"seconds": 0.01, "batches": [1, 2], "shallow": True}
+    options = {"seconds": 0.01, "batches": [1, 2], "activation": "relu"}
     result = km.benchmark("mobilenet_v1", **NETWORK, **options)
-    assert result["network"] == {"name": "mobilenet_v1", **NETWORK, "shallow": True}
+    expected = {"name": "mobilenet_v1", **NETWORK, "activation": "relu"}
+    assert result["network"] == expected
     assert (result["image"], result["threads"]) == ([32, 32, 3], 1)
     forms = [row["form"] for row in result["rows"] if row["batch"] == 1]
     assert forms[:4] == ["keras", "fused", "float32", "float16"]

@@ -10,7 +10,7 @@ import keras_mobilenets as km
 from keras_mobilenets.__main__ import main
 from keras_mobilenets.deploy.fake_quantization import FakeQuantize
 from keras_mobilenets.deploy.network import network_of
-from keras_mobilenets.training.quantizing import fine_tune
+from keras_mobilenets.inference.quantizing import fine_tune
 from tests.deploy.networks import outputs
 
 ONE = {"epochs": 1, "verbose": False}

@@ -14,10 +14,10 @@ from keras_mobilenets.architecture.arguments import check_flag, shown
 from keras_mobilenets.data import Splits, load_data
 from keras_mobilenets.deploy import KINDS, check_new_file, export_model
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.training.inference import load_run_model
-from keras_mobilenets.training.quantizing import LEARNING_RATE, check_options
-from keras_mobilenets.training.quantizing import fine_tune as fine_tune_model
-from keras_mobilenets.training.run_data import load_run_data
+from keras_mobilenets.inference.quantizing import LEARNING_RATE, check_options
+from keras_mobilenets.inference.quantizing import fine_tune as fine_tune_model
+from keras_mobilenets.inference.run_data import load_run_data
+from keras_mobilenets.training.measuring import load_run_model
 from keras_mobilenets.training.workdir import find_finished, read_report
 
 

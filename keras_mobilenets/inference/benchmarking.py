@@ -40,7 +40,7 @@ from keras_mobilenets.deploy.timing import time_files
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.machine import about_machine
 from keras_mobilenets.models import build
-from keras_mobilenets.training.inference import load_run_model
+from keras_mobilenets.training.measuring import load_run_model
 from keras_mobilenets.training.workdir import find_finished, read_report
 
 BATCHES = (1, 32)

@@ -27,11 +27,11 @@ from keras_mobilenets.data import load_image
 from keras_mobilenets.data.layout import HARMLESS, find_images, sentence
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import JOINT
+from keras_mobilenets.inference.predictor import Predictor, find_predictor
 from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.storage import check_new_file, check_path
 from keras_mobilenets.text import printable
 from keras_mobilenets.training.counting import THRESHOLD
-from keras_mobilenets.training.predictor import Predictor, find_predictor
 
 TOP = 3  # classes shown of an image
 BATCH = 32  # images that go through the network at once

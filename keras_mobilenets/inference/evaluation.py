@@ -16,18 +16,18 @@ from keras_mobilenets.architecture.arguments import check_choice, check_flag
 from keras_mobilenets.data import Splits
 from keras_mobilenets.deploy import Classifier, read_classifier
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.inference import pictures
+from keras_mobilenets.inference.answers import tally_answers
+from keras_mobilenets.inference.label_tally import LabelTally
+from keras_mobilenets.inference.run_data import check_fits, load_run_data
+from keras_mobilenets.inference.tally import Tally
 from keras_mobilenets.storage import check_path
-from keras_mobilenets.training import pictures
-from keras_mobilenets.training.answers import tally_answers
 from keras_mobilenets.training.compiling import TOP_5_FROM
 from keras_mobilenets.training.counting import THRESHOLD
 from keras_mobilenets.training.distribution import is_asynchronous, is_chief
-from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.interruption import watching_workers
-from keras_mobilenets.training.label_tally import LabelTally
-from keras_mobilenets.training.run_data import check_fits, load_run_data
+from keras_mobilenets.training.measuring import load_run_model
 from keras_mobilenets.training.strategies import make_strategy
-from keras_mobilenets.training.tally import Tally
 from keras_mobilenets.training.workdir import (
     check_new,
     find_finished,

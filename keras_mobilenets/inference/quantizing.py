@@ -20,10 +20,10 @@ from keras_mobilenets.deploy.fake_quantization import fake_quantize, is_fake_qua
 from keras_mobilenets.deploy.network import Network, network_of
 from keras_mobilenets.deploy.pictures import check_ranges, training_images
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.training.distilling import learn
-from keras_mobilenets.training.inference import load_run_model
+from keras_mobilenets.inference.distilling import learn
+from keras_mobilenets.inference.run_data import load_run_data
+from keras_mobilenets.training.measuring import load_run_model
 from keras_mobilenets.training.outputs import ends_in_logits
-from keras_mobilenets.training.run_data import load_run_data
 from keras_mobilenets.training.workdir import find_finished, read_report
 
 LEARNING_RATE = 1e-3
