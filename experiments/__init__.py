@@ -5,6 +5,6 @@
 """
 
 COST_TABLES = (
-    *(f"v1_table_{number}" for number in range(1, 10)),
-    *(f"v2_table_{number}" for number in range(2, 5)),
+    *(f"v1_table_{number}" for number in (*range(1, 13), 14)),
+    *(f"v2_table_{number}" for number in range(1, 5)),
 )

@@ -9,7 +9,8 @@ network in float32.
 takes any weights that `km.build` does, of 1001 classes. The figures of docs/deploy.md
 are of two networks that their authors quantised (dequantised again; google-coral's
 repository test_data has both), on 22 photographs: five from there, 14 of scikit-image,
-two of scikit-learn and one of Matplotlib.
+two of scikit-learn and one of Matplotlib. Written, a network at a time, to
+experiments/results/quantisation.json; every row is of the same crops.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
+import sys
 import tempfile
 from typing import Any
 
@@ -24,8 +26,12 @@ import numpy as np
 from PIL import Image
 
 import keras_mobilenets as km
+from experiments.benchmarks.contenders import ROOT
+from keras_mobilenets.machine import about_machine
+from keras_mobilenets.storage import write_json
 from keras_mobilenets.text import table
 
+RESULT = ROOT / "experiments" / "results" / "quantisation.json"
 CROPS = 20  # of each photograph
 SHARE = (0.45, 1.0)  # of its shorter side
 KINDS = {
@@ -35,7 +41,6 @@ KINDS = {
     "int8, biases as they were": {"quantization": "int8", "bias_correction": False},
     "int8": {"quantization": "int8"},
 }
-FIGURES = ("agreement", "agreement_where_sure", "rms_logit_error")
 
 
 def crops(photo: pathlib.Path, resolution: int, rng: np.random.Generator) -> np.ndarray:
@@ -70,9 +75,9 @@ def measure(
         splits = km.load_data(data, resolution=model.input_shape[1], batch_size=8)
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "file.tflite")
-            options = {"calibration": splits, "labels": labels, **options}
+            given = {"calibration": splits, "labels": labels, **options}
             try:
-                report = km.export(model, path, **options)
+                report = km.export(model, path, **given)
             except km.ExportFailed:  # which is a result here
                 (kept,) = pathlib.Path(folder).glob("*.json")
                 report = json.loads(kept.read_text())
@@ -80,46 +85,73 @@ def measure(
     return reports
 
 
+def summary(name: str, reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row: what the reports on either half say together."""
+    proofs = [report["proof"] for report in reports]
+    images = [proof["images"] for proof in proofs]
+    sure = [proof["sure_images"] for proof in proofs]
+    if not all(sure):
+        raise SystemExit("the network is sure of no photograph: is it trained?")
+
+    def mean(figure: str, weights: list[int], power: int = 1) -> float:
+        values = [proof[figure] ** power for proof in proofs]
+        return float(np.average(values, weights=weights)) ** (1 / power)
+
+    return {
+        "kind": name,
+        "bytes": reports[0]["bytes"],
+        "images": sum(images),
+        "agreement": round(mean("agreement", images), 4),
+        "sure_images": sum(sure),
+        "agreement_where_sure": round(mean("agreement_where_sure", sure), 4),
+        "rms_logit_error": float(f"{mean('rms_logit_error', images, power=2):.3g}"),
+        "rejected": any("failed" in report for report in reports),
+    }
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("weights")
+    parser.add_argument("weights", type=pathlib.Path)
     parser.add_argument("photos", type=pathlib.Path)
     parser.add_argument("name")
     parser.add_argument("--alpha", type=float, default=1.0)
     parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--classes", type=int, default=1001)
     given = parser.parse_args(arguments)
-    model = km.build(
-        given.name,
-        alpha=given.alpha,
-        resolution=given.resolution,
-        classes=given.classes,
-        weights=given.weights,
-    )
+    network = {
+        "name": given.name,
+        "alpha": given.alpha,
+        "resolution": given.resolution,
+        "classes": given.classes,
+    }
+    model = km.build(weights=given.weights, **network)
+    photos = sorted(given.photos.iterdir())
     rows = []
     for name, options in KINDS.items():
-        reports = measure(model, sorted(given.photos.iterdir()), options)
-        proofs = [report["proof"] for report in reports]
-        images = [proof["images"] for proof in proofs]
-        sure = [proof["sure_images"] for proof in proofs]
-        if not all(sure):
-            raise SystemExit("the network is sure of no photograph: is it trained?")
-        shares = [
-            np.average([proof[figure] for proof in proofs], weights=weights)
-            for figure, weights in zip(FIGURES, (images, sure, images), strict=True)
-        ]
-        rows.append(
-            (
-                name,
-                f"{reports[0]['bytes']:,}",
-                f"{shares[0]:.1%} of {sum(images)}",
-                f"{shares[1]:.1%} of {sum(sure)}",
-                f"{shares[2]:.2g}",
-                min(report["latency"]["least_ms"] for report in reports),
-            )
+        rows.append(summary(name, measure(model, photos, options)))
+        print(rows[-1], file=sys.stderr, flush=True)
+    header = ["kind", "bytes", "agreement", "where sure", "rms error"]
+    shown = [
+        (
+            row["kind"],
+            f"{row['bytes']:,}",
+            f"{row['agreement']:.1%} of {row['images']}",
+            f"{row['agreement_where_sure']:.1%} of {row['sure_images']}",
+            f"{row['rms_logit_error']:.2g}",
         )
-    header = ["kind", "bytes", "agreement", "where sure", "rms error", "ms"]
-    print(table(header, rows))
+        for row in rows
+    ]
+    print(table(header, shown))
+    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    results[f"{given.name} {given.alpha:g}, {given.resolution} px"] = {
+        "network": {**network, "weights": given.weights.name},
+        "photographs": len(photos),
+        "crops_of_each": CROPS,
+        "share_of_shorter_side": SHARE,
+        "rows": rows,
+        "machine": about_machine(),
+    }
+    write_json(RESULT, results)
 
 
 if __name__ == "__main__":

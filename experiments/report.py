@@ -11,10 +11,13 @@ import json
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_mobilenets.architecture import Layer, make_plan, plan_cost
 from keras_mobilenets.text import table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("row", "quantity", "paper", "ours", "deviation", "agrees")
@@ -77,7 +80,7 @@ def compare_network(
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """A network's mult-adds and parameters, both in millions, as two rows."""
-    plan = make_plan(name, classes=CLASSES, **settings)
+    plan = make_plan(name, **({"classes": CLASSES} | settings))
     counted = plan_cost(plan).macs, kernels_and_bias(plan)
     quantities = "mult-adds (M)", "params (M)"
     return [
@@ -132,8 +135,29 @@ def report(file: str, notebook: str, rows: list[dict[str, Any]]) -> None:
     """Print a table and write it to results, under the experiment's name."""
     title = notebook.splitlines()[0]
     print(title, format_table(rows), sep="\n")
+    keep(file, {"title": title, "rows": rows})
+
+
+def keep(file: str, results: dict[str, Any]) -> None:
+    """Write what an experiment found to results, under its name."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{Path(file).stem}.json"
     whole = path.with_suffix(".tmp")
-    whole.write_text(json.dumps({"title": title, "rows": rows}, indent=1) + "\n")
+    whole.write_text(json.dumps(results, indent=1) + "\n")
     whole.replace(path)
+
+
+def keep_figure(file: str, figure: Figure) -> None:
+    """The same for its figure, as PNG and SVG.
+
+    The SVG has no date and no random names, so that only what changed differs.
+    """
+    from matplotlib import rc_context  # the tables need none
+
+    RESULTS.mkdir(exist_ok=True)
+    for suffix, metadata in {"png": None, "svg": {"Date": None}}.items():
+        path = RESULTS / f"{Path(file).stem}.{suffix}"
+        whole = path.with_suffix(f".tmp.{suffix}")
+        with rc_context({"svg.hashsalt": path.stem}):
+            figure.savefig(whole, dpi=100, metadata=metadata)
+        whole.replace(path)

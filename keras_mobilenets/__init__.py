@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from keras_mobilenets.data import check_data as check_data
     from keras_mobilenets.data import load_data as load_data
     from keras_mobilenets.deploy import fuse as fuse
+    from keras_mobilenets.deploy import split as split
     from keras_mobilenets.errors import ExportFailed as ExportFailed
     from keras_mobilenets.errors import SearchStopped as SearchStopped
     from keras_mobilenets.errors import TrainingDiverged as TrainingDiverged
     from keras_mobilenets.errors import TrainingInterrupted as TrainingInterrupted
     from keras_mobilenets.errors import UsageError as UsageError
     from keras_mobilenets.errors import WorkerLost as WorkerLost
+    from keras_mobilenets.inference import benchmark as benchmark
+    from keras_mobilenets.inference import evaluate as evaluate
+    from keras_mobilenets.inference import export as export
+    from keras_mobilenets.inference import fine_tune_quantized as fine_tune_quantized
+    from keras_mobilenets.inference import predict as predict
     from keras_mobilenets.models import build as build
     from keras_mobilenets.models import copy_weights as copy_weights
     from keras_mobilenets.plots import plot_cost as plot_cost
@@ -38,10 +44,7 @@ if TYPE_CHECKING:
     from keras_mobilenets.training import averaged_weights as averaged_weights
     from keras_mobilenets.training import check_scale as check_scale
     from keras_mobilenets.training import compile as compile
-    from keras_mobilenets.training import evaluate as evaluate
-    from keras_mobilenets.training import export as export
     from keras_mobilenets.training import make_strategy as make_strategy
-    from keras_mobilenets.training import predict as predict
     from keras_mobilenets.training import preflight as preflight  # type: ignore[no-redef]
     from keras_mobilenets.training import recalibrate as recalibrate
     from keras_mobilenets.training import restore_checkpoint as restore_checkpoint
@@ -59,7 +62,7 @@ _HOME = {
     for module, names in {
         "architecture": ("Cost", "cost", "recommend"),
         "data": ("Splits", "check_data", "load_data"),
-        "deploy": ("fuse",),
+        "deploy": ("fuse", "split"),
         "errors": (
             "ExportFailed",
             "SearchStopped",
@@ -67,6 +70,13 @@ _HOME = {
             "TrainingInterrupted",
             "UsageError",
             "WorkerLost",
+        ),
+        "inference": (
+            "benchmark",
+            "evaluate",
+            "export",
+            "fine_tune_quantized",
+            "predict",
         ),
         "models": ("build", "copy_weights"),
         "plots": ("plot_cost", "plot_curves"),
@@ -77,10 +87,7 @@ _HOME = {
             "averaged_weights",
             "check_scale",
             "compile",
-            "evaluate",
-            "export",
             "make_strategy",
-            "predict",
             "preflight",
             "recalibrate",
             "restore_checkpoint",

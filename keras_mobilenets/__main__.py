@@ -71,6 +71,9 @@ def _make_parser() -> argparse.ArgumentParser:
             "name", nargs="?", default=NOT_GIVEN,
             help=options_of(Settings)["name"].metadata["help"],
         )  # fmt: skip
+        shape(made, without)
+
+    def shape(made: argparse.ArgumentParser, without: Iterable[str] = ()) -> None:
         variation = [
             name
             for name, field in options_of(Settings).items()
@@ -138,7 +141,9 @@ def _make_parser() -> argparse.ArgumentParser:
     made = verb("evaluate", verbs.evaluate, "accuracy of a finished run")
     made.add_argument("workdir", nargs="?", help="of train (default: the newest run)")
     made.add_argument(
-        "--model", metavar="FILE", help="a .tflite file, in the place of the run's own"
+        "--model",
+        metavar="FILE",
+        help="what export wrote, in the place of the run's own",
     )
     made.add_argument("--data", help="another source with the same classes")
     made.add_argument("--label", help="of that: a TFDS feature, or a column of the CSV")
@@ -157,7 +162,7 @@ def _make_parser() -> argparse.ArgumentParser:
     made.add_argument("--csv", metavar="FILE", help="a new CSV file, for the answers")
     made.add_argument("--workdir", help="of train (default: the newest run)")
     made.add_argument(
-        "--model", metavar="FILE", help="a .tflite file, which needs no run"
+        "--model", metavar="FILE", help="what export wrote, which needs no run"
     )
     option(
         made,
@@ -174,14 +179,18 @@ def _make_parser() -> argparse.ArgumentParser:
     ):
         made.add_argument(f"--{name}", help=text)
 
-    made = verb("export", verbs.export, "a run's model as a .tflite file, proven")
+    made = verb(
+        "export", verbs.export, "a run's model for LiteRT, ONNX or TensorFlow, proven"
+    )
     made.add_argument("model", nargs="?", metavar="WORKDIR", help="default: the newest")
     made.add_argument(
-        "--path", metavar="FILE", help="a new file (default: in the work directory)"
-    )
+        "--path", metavar="FILE",
+        help="a new .tflite or .onnx file, or a folder without a suffix for a "
+        "SavedModel (default: a .tflite file in the work directory)",
+    )  # fmt: skip
     made.add_argument(
         "--quantization", metavar="KIND",
-        help="float16, dynamic, int8 or int16x8 (default: float32)",
+        help="of .tflite: float16, dynamic, int8 or int16x8 (default: float32)",
     )  # fmt: skip
     made.add_argument(
         "--calibration", metavar="DATA",
@@ -191,8 +200,35 @@ def _make_parser() -> argparse.ArgumentParser:
     option(
         made,
         bias_correction="of int8: make up for what rounding shifts (default true)",
+        fine_tune="of int8: epochs of training in 8 bits before it",
+        learning_rate="of these (default 1e-3)",
     )
     made.add_argument("--data-dir", help="where TFDS keeps prepared data")
+
+    made = verb("benchmark", verbs.benchmark, "how fast a network is in each form")
+    made.add_argument(
+        "model", nargs="?", metavar="MODEL", default="mobilenet_v2",
+        help="mobilenet_v1 or mobilenet_v2 (default) with random weights, the "
+        "directory of a run, or a file of export",
+    )  # fmt: skip
+    shape(made)
+    made.add_argument(
+        "--forms", nargs="+", metavar="FORM",
+        help="keras.applications, keras, fused (batch norm folded), float32, float16, "
+        "dynamic, int8, int16x8 (default: all)",
+    )  # fmt: skip
+    made.add_argument(
+        "--batches", nargs="+", type=parse_value, metavar="N",
+        help="images in a call (default 1 and 32)",
+    )  # fmt: skip
+    option(
+        made,
+        classes="of the network (default 1000)",
+        threads="of each form (default 1)",
+        seconds="of each form with each batch (default 2)",
+    )
+    made.set_defaults(threads=NOT_GIVEN)  # `train` has an option of this name too
+    fields(made)
 
     made = verb(
         "doctor", verbs.doctor, "check a source of images before training on it"
@@ -220,7 +256,10 @@ def _make_parser() -> argparse.ArgumentParser:
         "cost", verbs.cost, "parameters, mult-adds and memory, without TensorFlow"
     )
     network(made, without=("batch_norm_epsilon",))
-    option(made, "classes", "bytes_per_element")
+    option(
+        made, "classes", "bytes_per_element",
+        splits="groups that V2's bottlenecks run in, as km.split (default: not so)",
+    )  # fmt: skip
     made.add_argument("--no-top", action="store_true", help="without the classifier")
     made.add_argument("--layers", action="store_true", help="a row for every layer")
     fields(made)

@@ -203,7 +203,10 @@ def plot_search(
                 entry(f"{size} px", linestyle="", marker=markers[size])
                 for size in sizes
             ),
-            entry("Pareto front", color="#cc3311", linewidth=4, alpha=0.35),
+            *(
+                [entry("Pareto front", color="#cc3311", linewidth=4, alpha=0.35)]
+                * bool(front)
+            ),
         ],
         fontsize=8,
         loc="center left",

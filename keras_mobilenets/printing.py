@@ -10,6 +10,7 @@ from keras_mobilenets.architecture.shapes import sides
 from keras_mobilenets.recipe import Recipe, difference
 from keras_mobilenets.text import count, table
 
+TIMES = ("median", "p10", "p90", "least", "cpu")  # of a form, in milliseconds
 PLACES = 3  # of the labels of an image that may have several
 CLASSES_SHOWN = 30  # by evaluate; of more, the worst
 
@@ -69,7 +70,7 @@ def _print_classes(result: dict[str, Any]) -> None:
 def print_export(report: dict[str, Any]) -> None:
     """What a file is worth, and where it is."""
     proof, latency = report["proof"], report["latency"]
-    sure = proof["agreement_where_sure"]
+    sure, threads = proof["agreement_where_sure"], latency["threads"]
     low, high = proof["logits"]
     rows = [
         ("size", f"{report['bytes']:,} bytes", report["format"]),
@@ -93,7 +94,8 @@ def print_export(report: dict[str, Any]) -> None:
         (
             "latency",
             f"{latency['median_ms']:.3g} ms",
-            f"one image, {latency['threads']} thread; median of {latency['runs']}",
+            f"one image, {threads} thread{'s' * (threads > 1)}; median of "
+            f"{latency['runs']}",
         ),
     ]
     if "accuracy" in proof:
@@ -105,8 +107,49 @@ def print_export(report: dict[str, Any]) -> None:
                 f"Keras: {proof['keras_accuracy']:.2%}",
             ),
         )
+    if report["fine_tuning"]:
+        rows.append(_fine_tuning_row(report["fine_tuning"]))
     print(table([report["file"], "", ""], rows))
     print(f"\n{report['path']}, and {report['path']}.json")
+
+
+def _fine_tuning_row(fine_tuning: dict[str, Any]) -> tuple[Any, ...]:
+    """What it did to the validation split."""
+    figures = fine_tuning["validation"]
+    name = "accuracy" if "accuracy" in figures["float32"] else "binary_accuracy"
+    before, calibrated, after = (
+        f"{figures[key][name]:.2%}" for key in ("float32", "calibrated", "fine_tuned")
+    )
+    what = f"{name.replace('_', ' ')} of validation"
+    return "fine-tuned", after, f"{what}; float32: {before}, calibrated: {calibrated}"
+
+
+def print_benchmark(result: dict[str, Any]) -> None:
+    """A table for each batch size, and what was measured."""
+    for batch in dict.fromkeys(row["batch"] for row in result["rows"]):
+        rows = [
+            (
+                row["form"],
+                f"{row['bytes']:,}",
+                *(f"{row[f'{key}_ms']:.4g}" for key in TIMES),
+                f"{row['relative']:.3g}",
+                count(1000 * batch / row["median_ms"]),
+                row["calls"],
+            )
+            for row in result["rows"]
+            if row["batch"] == batch
+        ]
+        header = [
+            f"batch {batch}", "bytes", "median ms", "10 %", "90 %", "least", "cpu",
+            "relative", "images/s", "calls",
+        ]  # fmt: skip
+        print(table(header, rows), end="\n\n")
+    network = ", ".join(f"{k} {v}" for k, v in result["network"].items())
+    machine = result["machine"]
+    print(
+        f"{network}; images {'x'.join(map(str, result['image']))}; threads: "
+        f"{result['threads']}, on {machine['cores']} cores of {machine['processor']}"
+    )
 
 
 def print_answers(results: list[dict[str, Any]]) -> None:

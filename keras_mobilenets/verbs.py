@@ -121,12 +121,23 @@ def export(arguments: argparse.Namespace) -> None:
         **_given(
             arguments,
             *("path", "quantization", "calibration", "input", "bias_correction"),
-            "data_dir",
+            *("fine_tune", "learning_rate", "data_dir"),
         ),
+        verbose=not arguments.json,
     )
     if arguments.json:
         return _print_json(report)
     printing.print_export(report)
+
+
+def benchmark(arguments: argparse.Namespace) -> None:
+    start_tensorflow()
+    options = given_options(arguments, Settings)
+    options |= _given(arguments, "classes", "forms", "batches", "threads", "seconds")
+    result = km.benchmark(arguments.model, **options)
+    if arguments.json:
+        return _print_json(result)
+    printing.print_benchmark(result)
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -177,7 +188,7 @@ def search(arguments: argparse.Namespace) -> int:
 def cost(arguments: argparse.Namespace) -> None:
     options = {
         "include_top": not arguments.no_top,
-        **_given(arguments, "classes", "bytes_per_element"),
+        **_given(arguments, "classes", "bytes_per_element", "splits"),
         **given_options(arguments, Settings),
     }
     cost = km.cost(**options)

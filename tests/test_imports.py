@@ -19,6 +19,7 @@ BELOW: dict[str, set[str]] = {
     "storage": {"errors"},
     "stopping": {"errors"},
     "startup": set(),
+    "machine": set(),
     "architecture": set(),
     "text": set(),
     "cluster": {"architecture"},
@@ -36,15 +37,17 @@ BELOW: dict[str, set[str]] = {
 }
 BELOW["training"] = {
     *("architecture", "recipe", "options", "settings", "execution", "given"),
-    *("models", "data", "deploy", "plots", "cluster", "startup", "stopping", "text"),
+    *("models", "data", "plots", "cluster", "startup", "stopping", "text"),
     "weight_files",
 }
-BELOW["tuning"] = BELOW["training"] | {"training"}
-BELOW["verbs"] = BELOW["tuning"] | {"__init__", "tuning", "deploy", "printing"}
+BELOW["inference"] = BELOW["training"] | {"training", "deploy", "machine"}
+BELOW["tuning"] = BELOW["training"] | {"training", "deploy"}
+BELOW["verbs"] = BELOW["inference"] | {"__init__", "inference", "tuning", "printing"}
 BELOW["__main__"] = BELOW["verbs"] | {"verbs"}
 BELOW["__init__"] = set(BELOW) - {"__main__", "verbs"}
 
 PUBLIC = {
+    "benchmark",
     "build",
     "compile",
     "cost",

@@ -89,6 +89,8 @@ def test_cost_prints_the_papers_numbers():
          {"name": "mobilenet_v1", "alpha": 0.5, "rho": 0.714}),
         (["--resolution", "96", "--classes", "10", "--bytes-per-element", "1"],
          {"resolution": 96, "classes": 10, "bytes_per_element": 1}),
+        (["--splits", "3", "--bytes-per-element", "2"],
+         {"splits": 3, "bytes_per_element": 2}),
         (["--resolution", "96x160", "--channels", "1"],
          {"resolution": (96, 160), "channels": 1}),
         (["--no-top", "--set", "expansion=4", "--set", "output_stride=16"],
@@ -207,6 +209,8 @@ MISTAKES = {
     "cost --resolution 96x160x3": ("resolution", "got '96x160x3'", "(height, width)"),
     "cost --resolution 96,160,3": ("resolution", "got (96, 160, 3)", "channels"),
     "cost --resolution 16x160": ("resolution", "got 16;", "at least 32"),
+    "cost --splits 0": ("splits", "got 0", "at least 1"),
+    "cost mobilenet_v1 --splits 2": ("splits", "got 2", "mobilenet_v2"),
     "cost --channels 2": ("channels", "got 2", "1, 3, 4"),
     "cost --channels rgb": ("channels", "got 'rgb'", "1, 3, 4"),
     "cost --rho 96x160": ("rho", "got '96x160'"),
@@ -285,6 +289,15 @@ MISTAKES = {
     "evaluate": ("workdir", "runs", "keras-mobilenets train"),
     "evaluate .": ("workdir", "'.'", "report.json"),
     "evaluate --split testing": ("split", "testing", "did you mean 'test'"),
+    "benchmark mobilnet_v2": ("model", "got 'mobilnet_v2'", "did you mean"),
+    "benchmark --alpha 0": ("alpha", "got 0"),
+    "benchmark --batches 0": ("batches", "got 0"),
+    "benchmark --forms int4": ("forms", "'int4'", "int8"),
+    "benchmark --threads 0": ("threads", "got 0"),
+    "benchmark --seconds no": ("seconds", "got 'no'"),
+    "benchmark --set width_mult=1": ("width_mult", "use alpha"),
+    "benchmark . --alpha 0.5": ("alpha", "by its name", "'.'"),
+    "benchmark .": ("workdir", "'.'", "report.json"),
     "predict some.png": ("images", "some.png", "does not exist"),
     "predict some.png --top 0": ("top", "got 0", "at least 1"),
 }
@@ -481,6 +494,24 @@ def test_export_and_its_file_in_evaluate_and_predict(inside, tmp_path, capfd):
     assert len(capfd.readouterr().out.splitlines()) == 12
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model"])
+def test_export_of_other_formats(inside, tmp_path, capfd, name):
+    path = str(tmp_path / name)
+    assert main(["export", "--path", path]) == 0
+    out, err = capfd.readouterr()
+    assert "100.00%" in out
+    assert out.splitlines()[-1] == f"{path}, and {path}.json"
+    assert err == ""
+    assert main(["evaluate", "--model", path, "--json"]) == 0
+    accuracy = json.loads(capfd.readouterr().out)["accuracy"]
+    assert f"{accuracy:.2%}" in out
+    assert main(["predict", "--model", path, "runs/digits-1/samples"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 12
+    options = ["--quantization", "int8", "--path", f"{tmp_path}/8{name}"]
+    assert main(["export", *options]) == 2
+    assert "quantization is for .tflite files" in one_line(capfd.readouterr().err)
+
+
 def test_export_shows_what_a_file_is_worth(inside, tmp_path, capsys):
     file = tmp_path / "model.tflite"
     assert main(["export", "runs/digits-1", "--path", str(file)]) == 0
@@ -492,6 +523,22 @@ def test_export_shows_what_a_file_is_worth(inside, tmp_path, capsys):
     assert f"{file.stat().st_size:,} bytes" in rows[2]
     assert "100.00%" in rows[3]
     assert last == f"{file}, and {file}.json"
+
+
+def test_benchmark(capsys):
+    forms = ("keras", "float32")
+    arguments = ["benchmark", *TINY[:7], "--forms", *forms, "--batches", "1"]
+    assert main([*arguments, "--seconds", "0.01"]) == 0
+    printed = capsys.readouterr()
+    header, _, *rows, _, last = printed.out.splitlines()
+    assert header.startswith("batch 1 ")
+    assert tuple(row.split()[0] for row in rows) == forms
+    assert "images 32x32x3; threads: 1, on " in last
+    assert "measuring batches of 1" in printed.err
+    assert main([*arguments, "--seconds", "0.01", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert tuple(row["form"] for row in result["rows"]) == forms
+    assert result["network"]["shallow"] is True
 
 
 def test_evaluate_writes_a_report(inside, tmp_path, capsys):

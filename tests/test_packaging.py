@@ -15,7 +15,9 @@ import keras_mobilenets as km
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRA = PROJECT["optional-dependencies"]["onnx"]
 DECLARED = {Requirement(line).name.lower() for line in PROJECT["dependencies"]}
+OPTIONAL = {Requirement(line).name.lower() for line in EXTRA}
 # The distribution of a module, where its name is another.
 DISTRIBUTIONS = {
     "absl": "absl-py",
@@ -45,10 +47,25 @@ def test_everything_imported_is_declared():
     """h5py, numpy, absl and grpcio came by chance, with TensorFlow."""
     modules = imported("keras_mobilenets")
     assert "tensorflow" in modules
-    assert {DISTRIBUTIONS.get(module, module) for module in modules} <= DECLARED
+    needed = {DISTRIBUTIONS.get(module, module) for module in modules}
+    assert needed <= DECLARED | OPTIONAL
+    assert needed >= OPTIONAL
 
 
-@pytest.mark.parametrize("line", PROJECT["dependencies"])
+def test_what_is_optional_is_imported_in_functions_only():
+    for path in (ROOT / "keras_mobilenets").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in getattr(node, "names", [])]
+            if isinstance(node, ast.ImportFrom):
+                names = [str(node.module)]
+            assert not OPTIONAL & {name.split(".")[0] for name in names}, path
+
+
+def test_the_tests_have_what_is_optional():
+    assert "keras_mobilenets[onnx]" in PROJECT["optional-dependencies"]["test"]
+
+
+@pytest.mark.parametrize("line", PROJECT["dependencies"] + EXTRA)
 def test_the_environment_is_within_what_is_declared(line):
     requirement = Requirement(line)
     assert importlib.metadata.version(requirement.name) in requirement.specifier

@@ -10,26 +10,13 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import platform
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-def about_machine() -> dict[str, Any]:
-    """Where a benchmark's figures come from."""
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "keras": metadata.version("keras"),
-        "note": "a shared machine: read the ratios",
-    }
 
 
 class Contender:

@@ -46,7 +46,6 @@ from typing import Any
 from experiments.benchmarks.contenders import (
     ROOT,
     Contender,
-    about_machine,
     serve,
 )
 
@@ -323,6 +322,7 @@ def main() -> None:
         alpha, size, batch = float(numbers[0]), int(numbers[1]), int(numbers[2])
         return serve(_step_commands(which, name, alpha, size, batch))
 
+    from keras_mobilenets.machine import about_machine
     from keras_mobilenets.text import table
 
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}

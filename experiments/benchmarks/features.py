@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from experiments.benchmarks.contenders import ROOT, about_machine
+from experiments.benchmarks.contenders import ROOT
+from keras_mobilenets.machine import about_machine
 from keras_mobilenets.storage import write_json
 from keras_mobilenets.text import table
 

@@ -39,7 +39,6 @@ from collections.abc import Callable, Iterable
 from experiments.benchmarks.contenders import (
     ROOT,
     Contender,
-    about_machine,
     peak_memory,
     serve,
 )
@@ -285,6 +284,7 @@ def main() -> None:
     if options.serve:
         return serve(_commands(*options.serve))
 
+    from keras_mobilenets.machine import about_machine
     from keras_mobilenets.text import table
 
     contenders = dict.fromkeys(("ours", "keras", "slim"), sys.executable)

@@ -27,7 +27,6 @@ from typing import Any
 from experiments.benchmarks.contenders import (
     ROOT,
     Contender,
-    about_machine,
     peak_memory,
     serve,
 )
@@ -184,6 +183,7 @@ def main() -> None:
 
     import sys
 
+    from keras_mobilenets.machine import about_machine
     from keras_mobilenets.text import table
 
     results = json.loads(RESULT.read_text()) if RESULT.exists() else {}

@@ -6,3 +6,4 @@ from keras_mobilenets.deploy.exporting import export_model as export_model
 from keras_mobilenets.deploy.folding import fuse as fuse
 from keras_mobilenets.deploy.formats import check_new_file as check_new_file
 from keras_mobilenets.deploy.formats import read_classifier as read_classifier
+from keras_mobilenets.deploy.splitting import split as split

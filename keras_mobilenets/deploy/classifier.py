@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ LABELS, ABOUT = "labels.txt", "keras_mobilenets.json"
 # The fields of a recipe that decide how an image is prepared to be classified.
 PREPARATION = ("eval_crop", "resize", "exif_orientation", "background_class")
 LARGEST_ABOUT = 2**24  # bytes
+LARGEST_IMAGE = 2**26  # numbers
 # Images of one batch -> logits, probabilities.
 Classify = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -41,6 +43,7 @@ class Classifier:
 
     classify: Classify
     shape: tuple[int, int, int]  # of an image: height, width, channels
+    batch: int | None  # that it takes, if not any
     classes: tuple[str, ...]
     squashing: str
     recipe: Recipe | None
@@ -84,34 +87,60 @@ def texts_of(about: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def by_batches(run: Classify, size: int) -> Classify:
+    """`run`, which takes `size` images at once, for any number of them."""
+
+    def classify(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        places = range(0, len(images), size)
+        said = [run(images[place : place + size]) for place in places]
+        return (
+            np.concatenate([logits for logits, _ in said]),
+            np.concatenate([probabilities for _, probabilities in said]),
+        )
+
+    return classify
+
+
 def classifier_of(
     text: str | bytes,
     classify: Classify,
-    shape: Sequence[int],
-    outputs: int,
+    image: Sequence[int | None],
     operations: dict[str, int],
     threads: int,
 ) -> Classifier:
     """A network with what its file says of itself (`text`, in JSON), checked.
 
+    `image` is the shape that it takes, batch first. One goes through at once, for a
+    file may be wrong in ways that only a run shows.
+
     Raises:
-        UsageError, KeyError, TypeError, ValueError: that cannot be.
+        UsageError, KeyError, TypeError, ValueError: something of it cannot be.
     """
     if len(text) > LARGEST_ABOUT:
         raise UsageError(f"its {ABOUT} is too large")
     about = json.loads(text)
+    batch, *sides = image
+    sizes = [side for side in sides if isinstance(side, int) and side > 0]
+    if len(sizes) != 3 or len(sides) != 3 or math.prod(sizes) > LARGEST_IMAGE:
+        raise UsageError(f"it takes no images of one size, but {tuple(image)}")
+    height, width, channels = sizes
+    logits, probabilities = classify(np.zeros((1, *sizes), "float32"))
     classes = tuple(about["classes"])
-    if len(classes) != outputs or not all(isinstance(c, str) for c in classes):
-        raise UsageError(f"its classes are not the {outputs} that it tells apart")
+    if not logits.shape == probabilities.shape == (1, len(classes)):
+        raise UsageError(
+            f"its classes are not the {logits.shape[-1]} that it tells apart"
+        )
+    if not all(isinstance(name, str) for name in classes):
+        raise UsageError("its classes are not names")
     prepared = about["preparation"]
     if prepared is not None:
         fields = {name: prepared[name] for name in PREPARATION}
         prepared = get_recipe("quick").replace(**fields)
-    height, width, channels = (int(side) for side in shape)
     squashing = check_choice("squashing", about["squashing"], tuple(SQUASHING))
     return Classifier(
         classify,
         (height, width, channels),
+        batch if isinstance(batch, int) and batch > 0 else None,
         classes,
         squashing,
         prepared,

@@ -12,7 +12,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -71,6 +71,30 @@ def from_pixels(pixels: np.ndarray) -> np.ndarray:
     return (pixels / HALF - 1).astype("float32")
 
 
+def make_signature(
+    network: Network, input: str, batch: int | None = None, casts: bool = True
+) -> Any:
+    """The tf.function "classify" of a network: image -> logits, probabilities.
+
+    With `input` "uint8" it takes pixels, and scales them itself; these are whole
+    numbers in float32 where it is not to cast them.
+    """
+    squash = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}[network.squashing]
+    pixels = input == "uint8"
+    dtype = tf.uint8 if pixels and casts else tf.float32
+    spec = tf.TensorSpec([batch, *network.shape], dtype, name="image")
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        x = tf.cast(image, tf.float32)
+        if pixels:
+            x = _scaled(x, network.is_fake_quantized)
+        logits = network.logits(x, training=False)
+        return {"logits": logits, "probabilities": squash(logits)}
+
+    return classify
+
+
 def convert(
     network: Network,
     quantization: str | None,
@@ -79,51 +103,55 @@ def convert(
 ) -> bytes:
     """A LiteRT file with one signature, "classify": image -> logits, probabilities.
 
-    `images`, float32 [n, height, width, channels] in [-1, 1], are for calibration.
-    With `input` "uint8" it takes pixels, and scales them itself. Its batch is open;
-    that of a dilated network is 1, with which no operations for dilation are needed.
+    `images`, float32 [n, height, width, channels] in [-1, 1], are for calibration, of
+    which a network that is fake-quantised needs none. With `input` "uint8" it takes
+    pixels, and scales them itself. Its batch is open; that of a dilated network is 1,
+    with which no operations for dilation are needed.
     """
     kind = KINDS[quantization]
     # A quantised file rounds its float input, which holds whole numbers, to pixels.
-    casts = input == "uint8" and kind.activation_bits is None
-    squash = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}[network.squashing]
-    batch = 1 if network.is_dilated else None
-    dtype = tf.uint8 if casts else tf.float32
-    spec = tf.TensorSpec([batch, *network.shape], dtype, name="image")
-
-    @tf.function(input_signature=[spec], autograph=False)
-    def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        x = tf.cast(image, tf.float32) if casts else image
-        if input == "uint8":
-            x = x * (1 / HALF) - 1.0
-        logits = network.logits(x, training=False)
-        return {"logits": logits, "probabilities": squash(logits)}
-
+    classify = make_signature(
+        network,
+        input,
+        batch=1 if network.is_dilated else None,
+        casts=kind.activation_bits is None,
+    )
     module = tf.Module()
     module.kept = [variable.value for variable in network.logits.variables]
-    with tempfile.TemporaryDirectory() as folder, _quietly():
+    with tempfile.TemporaryDirectory() as folder, quietly():
         tf.saved_model.save(module, folder, signatures={SIGNATURE: classify})
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=[SIGNATURE]
         )
-        converter.target_spec.supported_ops = [kind.operations]
+        operations = kind.operations
+        if network.is_fake_quantized:  # others ask for images
+            operations = tf.lite.OpsSet.TFLITE_BUILTINS
+        converter.target_spec.supported_ops = [operations]
         if quantization:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if kind.weights:
             converter.target_spec.supported_types = [kind.weights]
-        if kind.activation_bits:
+        if kind.activation_bits and not network.is_fake_quantized:
             assert images is not None
             given = as_pixels(images).astype("float32") if input == "uint8" else images
             converter.representative_dataset = lambda: (
                 {"image": i[None]} for i in given
             )
-            if input == "uint8":
-                converter.inference_input_type = tf.uint8
+        if kind.activation_bits and input == "uint8":
+            converter.inference_input_type = tf.uint8
         return converter.convert()
 
 
+def _scaled(pixels: tf.Tensor, with_ranges: bool) -> tf.Tensor:
+    """Pixels in [-1, 1]; with the ranges on the way, where no images tell them."""
+    if not with_ranges:
+        return pixels * (1 / HALF) - 1.0
+    pixels = tf.quantization.fake_quant_with_min_max_args(pixels, 0, 255)
+    return tf.quantization.fake_quant_with_min_max_args(pixels * (1 / HALF), 0, 2) - 1.0
+
+
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without what TensorFlow's converter says of itself."""
     logger = logging.getLogger("tensorflow")
     level = logger.level

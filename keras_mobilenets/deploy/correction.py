@@ -17,21 +17,39 @@ import tensorflow as tf
 
 INT8 = 127  # largest stored number of a kernel, which is symmetric about zero
 BITS_8 = 255  # steps of a quantised activation
+ACTIVATIONS = 2**28  # bytes of one layer's, while biases are corrected
+RELUS = (keras.activations.relu, keras.activations.relu6)
 ROUNDED = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 
 
-def round_kernel(layer: keras.layers.Layer) -> np.ndarray:
+def round_kernel(layer: keras.layers.Layer, kernel: Any = None) -> tf.Tensor:
     """The kernel of a layer as LiteRT's 8 bits hold it: a scale for each channel.
+
+    Or another `kernel` that it could have.
 
     >>> np.unique(round_kernel(layer)[..., 0]).size <= 255
     True
     """
-    kernel = np.array(layer.kernel, "float64")
+    kernel = tf.cast(layer.kernel if kernel is None else kernel, tf.float64)
     depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-    axes = tuple(range(kernel.ndim - (2 if depthwise else 1)))
-    largest = np.abs(kernel).max(axis=axes, keepdims=True)
-    scale = np.where(largest > 0, largest, 1) / INT8
-    return (np.round(kernel / scale) * scale).astype("float32")
+    axes = list(range(len(kernel.shape) - (2 if depthwise else 1)))
+    largest = tf.reduce_max(tf.abs(kernel), axis=axes, keepdims=True)
+    scale = tf.where(largest > 0, largest, 1) / INT8
+    return tf.cast(tf.round(kernel / scale) * scale, tf.float32)
+
+
+def corrected(network: keras.Model, images: np.ndarray, bits: int = 8) -> keras.Model:
+    """A copy of a folded network with rounded kernels and the biases that go with them.
+
+    By as many of the images as there is room for.
+    """
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    largest = max(4 * int(np.prod(layer.output.shape[1:])) for layer in copy.layers)
+    count = max(1, min(len(images), ACTIVATIONS // largest))
+    some = np.linspace(0, len(images) - 1, count).round().astype(int)
+    correct(copy, images[some], bits)
+    return copy
 
 
 def correct(network: keras.Model, images: np.ndarray, bits: int = 8) -> None:
@@ -42,7 +60,7 @@ def correct(network: keras.Model, images: np.ndarray, bits: int = 8) -> None:
 
     >>> correct(fuse(model), images)
     """
-    nodes = _in_order(network)
+    nodes = in_order(network)
     uses = Counter(id(t) for node in nodes for t in node.input_tensors)
     uses.update(id(t) for t in network.outputs)
     x = tf.constant(images)
@@ -54,13 +72,13 @@ def correct(network: keras.Model, images: np.ndarray, bits: int = 8) -> None:
         if isinstance(layer, ROUNDED):
             layer.kernel.assign(round_kernel(layer))
         z = _called(node, rounded)
-        if isinstance(layer, ROUNDED):
+        if isinstance(layer, ROUNDED) and layer.use_bias:
             missing = tf.reduce_mean(y - z, axis=list(range(len(y.shape) - 1)))
             layer.bias.assign_add(missing)
             z += missing
         (output,) = node.output_tensors
         exact[id(output)] = y
-        rounded[id(output)] = z if _is_fused(node) else _quantized(z, y, bits)
+        rounded[id(output)] = z if is_fused(node) else _quantized(z, y, bits)
         for tensor in node.input_tensors:  # what is read no more makes room
             uses[id(tensor)] -= 1
             if not uses[id(tensor)]:
@@ -73,16 +91,23 @@ def _called(node: Any, values: dict[int, tf.Tensor]) -> tf.Tensor:
     return node.operation(*arguments, **options)
 
 
-def _in_order(network: keras.Model) -> list[Any]:
+def in_order(network: keras.Model) -> list[Any]:
     """The calls of layers, each after those that it depends on."""
     depths = sorted(network._nodes_by_depth.items(), reverse=True)
     return [node for _, nodes in depths for node in nodes if not node.is_input]
 
 
-def _is_fused(node: Any) -> bool:
+def is_fused(node: Any) -> bool:
     """Whether LiteRT never rounds this output: the ReLU behind is the same step."""
     following = node.operation._outbound_nodes
-    return len(following) == 1 and isinstance(following[0].operation, keras.layers.ReLU)
+    return len(following) == 1 and is_relu(following[0].operation)
+
+
+def is_relu(operation: Any) -> bool:
+    """Whether this is a ReLU, in either way that Keras has."""
+    if isinstance(operation, keras.layers.Activation):
+        return operation.activation in RELUS
+    return isinstance(operation, keras.layers.ReLU)
 
 
 def _quantized(z: tf.Tensor, like: tf.Tensor, bits: int) -> tf.Tensor:

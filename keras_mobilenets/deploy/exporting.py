@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import os
 import pathlib
 import shutil
@@ -18,7 +18,7 @@ from keras_mobilenets import storage
 from keras_mobilenets.architecture.arguments import check_choice, check_flag, shown
 from keras_mobilenets.deploy.classifier import describe
 from keras_mobilenets.deploy.conversion import Kind, as_pixels, from_pixels
-from keras_mobilenets.deploy.correction import correct
+from keras_mobilenets.deploy.correction import corrected
 from keras_mobilenets.deploy.formats import check_new_file, format_of, report_of
 from keras_mobilenets.deploy.network import Network, network_of
 from keras_mobilenets.deploy.pictures import (
@@ -32,7 +32,6 @@ from keras_mobilenets.recipe import Recipe
 
 INPUTS = ("float32", "uint8")
 LARGEST_HALF = 65504  # that float16 holds
-ACTIVATIONS = 2**28  # bytes of one layer's, while biases are corrected
 
 
 def export_model(
@@ -45,6 +44,7 @@ def export_model(
     input: str = "float32",
     bias_correction: bool = True,
     recipe: Recipe | None = None,
+    fine_tuning: dict[str, Any] | None = None,
     may_disagree: bool = False,
 ) -> dict[str, Any]:
     """Write a model as a file, and what it is worth as JSON beside it.
@@ -52,6 +52,7 @@ def export_model(
     As `km.export` says, which takes a run too. `recipe` is by which images are prepared
     for the model; by default that of `calibration`, if it says so. A file that
     `may_disagree` is written whatever its agreement, for that to be measured.
+    `fine_tuning`, of the model to 8 bits, is for the report.
     """
     file = check_new_file(path, quantization)
     check_choice("input", input, INPUTS)
@@ -65,33 +66,34 @@ def export_model(
         )
     if may_disagree:
         kind = kind._replace(least=0.0)
-    network = network_of(model)
+    network = network_of(model, may_be_quantized=True)
+    calibrated = bool(kind.activation_bits)
+    if network.is_fake_quantized:
+        kind, calibrated = _as_fine_tuned(quantization, kind), False
     pictures = take_pictures(calibration, network.shape)
     names = _check_labels(labels, pictures, network.classes)
     if pictures.classes is not None and list(pictures.classes) != names:
         pictures = pictures._replace(labels=None)  # of other classes
-    if quantization and kind.activation_bits:
+    if quantization and calibrated:
         check_calibration(pictures, quantization)
     if kind.weights == tf.float16:
         _check_halves(network)
     converted = network
-    if kind.activation_bits and bias_correction:
-        converted = _corrected(network, pictures, kind)
+    if calibrated and bias_correction:
+        assert kind.activation_bits is not None
+        logits = corrected(network.logits, pictures.calibration, kind.activation_bits)
+        converted = network._replace(logits=logits)
     about = describe(
         names, network.squashing, recipe or pictures.recipe, input, quantization
     )
-    packages = ("tensorflow", "keras", *form.modules)
     report: dict[str, Any] = {
         "file": file.name,
         "format": kind.text,
         "image": list(network.shape),
-        "batch": 1 if network.is_dilated else None,
         **about,
-        "calibration": _said_of(pictures, bias_correction)
-        if kind.activation_bits
-        else None,
+        "calibration": _said_of(pictures, bias_correction) if calibrated else None,
+        "fine_tuning": fine_tuning,
         "required_agreement": kind.least,
-        "versions": {name: importlib.metadata.version(name) for name in packages},
     }
     if input == "uint8":
         seen = from_pixels(as_pixels(pictures.proof))
@@ -100,8 +102,15 @@ def export_model(
         made = pathlib.Path(folder, file.name)
         form.write(made, converted, about, pictures.calibration)
         classifier = form.read(made, THREADS)
+        if network.is_fake_quantized:
+            _check_whole(classifier.operations)
         report["bytes"] = _bytes_of(made)
         report["operations"] = classifier.operations
+        report["batch"] = classifier.batch
+        report["versions"] = {
+            name: importlib.import_module(name).__version__
+            for name in ("tensorflow", "keras", *form.modules)
+        }
         try:
             report["proof"] = compare(model, network, classifier, pictures)
             report["latency"] = measure_latency(classifier, pictures.proof[0])
@@ -146,19 +155,26 @@ def _check_halves(network: Network) -> None:
             )
 
 
-def _corrected(network: Network, pictures: Pictures, kind: Kind) -> Network:
-    """A copy with rounded kernels and the biases that go with them."""
-    copy = Network(keras.models.clone_model(network.logits), network.squashing)
-    copy.logits.set_weights(network.logits.get_weights())
-    largest = max(
-        4 * int(np.prod(layer.output.shape[1:])) for layer in copy.logits.layers
-    )
-    images = pictures.calibration
-    count = max(1, min(len(images), ACTIVATIONS // largest))
-    some = np.linspace(0, len(images) - 1, count).round().astype(int)
-    assert kind.activation_bits is not None
-    correct(copy.logits, images[some], kind.activation_bits)
-    return copy
+def _as_fine_tuned(quantization: str | None, kind: Kind) -> Kind:
+    """What int8 is of a model that has its ranges."""
+    if quantization != "int8":
+        raise UsageError(
+            "quantization must be 'int8' for a model that was fine-tuned for it; got "
+            f"{quantization!r}: export the model as it was before"
+        )
+    return kind._replace(instead='"float16", of the model as it was before')
+
+
+def _check_whole(operations: dict[str, int]) -> None:
+    """Nothing between the ends of a file is computed in float32, for want of a range.
+
+    There are an input, and two outputs.
+    """
+    if operations.get("QUANTIZE", 0) > 1 or operations.get("DEQUANTIZE", 0) > 2:
+        raise UsageError(
+            "model must have the layers that km.fine_tune_quantized gave it; some of "
+            "its FakeQuantize are gone, so that the file would not be of 8 bits"
+        )
 
 
 def _said_of(pictures: Pictures, bias_correction: bool) -> dict[str, Any]:

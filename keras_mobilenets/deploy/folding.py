@@ -53,7 +53,12 @@ def fuse(model: keras.Model) -> keras.Model:
     >>> fuse(build("mobilenet_v2")).count_params()
     3487816
     """
-    functional = _as_functional(model)
+    return fold(model)
+
+
+def fold(model: keras.Model, besides: tuple[type, ...] = ()) -> keras.Model:
+    """What `fuse` does, of a model that may have these layers besides Keras' own."""
+    functional = as_functional(model, besides)
     folded = _find_folds(functional)
     made: dict[int, Any] = {}
 
@@ -93,7 +98,7 @@ def fuse(model: keras.Model) -> keras.Model:
     return fused
 
 
-def _as_functional(model: Any) -> keras.Model:
+def as_functional(model: Any, besides: tuple[type, ...] = ()) -> keras.Model:
     """The graph of the model, of layers that load anywhere; not compiled."""
     if not isinstance(model, keras.Model):
         raise UsageError(
@@ -112,7 +117,8 @@ def _as_functional(model: Any) -> keras.Model:
             f"known; {model.name!r} is a {type(model).__name__} without one"
         ) from error
     for operation in functional.operations:
-        _check_plain(operation)
+        if not isinstance(operation, besides):
+            _check_plain(operation)
     return functional
 
 

@@ -20,6 +20,7 @@ from keras_mobilenets.deploy.classifier import (
     ABOUT,
     LARGEST_ABOUT,
     Classifier,
+    by_batches,
     classifier_of,
     texts_of,
     without_notices,
@@ -130,16 +131,11 @@ def open_classifier(content: bytes, threads: int = 1) -> Classifier:
     (image,) = runner.get_input_details().values()
     pixels = image["dtype"] == np.uint8
 
-    def classify(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        given = as_pixels(images) if pixels else np.asarray(images, "float32")
-        # One by one, as a device does: a file may have a batch of 1 only.
-        said = [runner(image=given[i : i + 1]) for i in range(len(given))]
-        return tuple(  # type: ignore[return-value]
-            np.concatenate([each[name] for each in said])
-            for name in ("logits", "probabilities")
-        )
+    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        said = runner(image=as_pixels(images) if pixels else images.astype("float32"))
+        return said["logits"], said["probabilities"]
 
-    outputs = runner.get_output_details()["probabilities"]["shape"][-1]
-    return classifier_of(
-        about, classify, image["shape"][1:], outputs, operations, threads
-    )
+    # One by one, as a device does: a file may have a batch of 1 only.
+    classify = by_batches(run, 1)
+    taken = [int(side) for side in image["shape_signature"]]
+    return classifier_of(about, classify, taken, operations, threads)

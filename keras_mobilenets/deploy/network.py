@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_mobilenets.deploy.folding import fuse
+from keras_mobilenets.deploy.fake_quantization import FakeQuantize, is_fake_quantized
+from keras_mobilenets.deploy.folding import fold
 from keras_mobilenets.errors import UsageError
 
 SQUASHING = {
@@ -39,6 +40,11 @@ class Network(NamedTuple):
         return self.logits.input_shape[1:]
 
     @property
+    def is_fake_quantized(self) -> bool:
+        """Whether it was trained with the steps of 8 bits, and has their ranges."""
+        return is_fake_quantized(self.logits)
+
+    @property
     def is_dilated(self) -> bool:
         """Whether a convolution skips pixels (`output_stride`)."""
         return any(
@@ -47,15 +53,16 @@ class Network(NamedTuple):
         )
 
 
-def network_of(model: keras.Model) -> Network:
+def network_of(model: keras.Model, may_be_quantized: bool = False) -> Network:
     """The network of a Keras model that classifies images.
 
-    One that ends in logits gets a softmax for its probabilities.
+    One that ends in logits gets a softmax for its probabilities. One that was
+    fine-tuned to 8 bits, where it `may_be`, stays as it is.
 
     Raises:
         UsageError: it is none, or cannot be folded; see `fuse`.
     """
-    fused = fuse(model)
+    fused = fold(model, besides=(FakeQuantize,) if may_be_quantized else ())
     if len(fused.inputs) != 1 or len(fused.outputs) != 1:
         raise UsageError(
             f"model must have one input and one output; {model.name!r} has "

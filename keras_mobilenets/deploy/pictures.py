@@ -67,23 +67,33 @@ def check_calibration(pictures: Pictures, quantization: str) -> None:
     Raises:
         UsageError: there are none, or too few, or they cannot be images in [-1, 1].
     """
-    images = pictures.calibration
-    what = "calibration must be images as the network was trained on, scaled to [-1, 1]"
-    if not len(images):
+    if not len(pictures.calibration):
         raise UsageError(
             f"calibration must be given for {quantization}: km.load_data(...), or a "
             "dataset of batches of images in [-1, 1]; got None"
         )
+    check_ranges("calibration", pictures.calibration, pictures.recipe is not None)
+
+
+def check_ranges(argument: str, images: np.ndarray, prepared: bool) -> None:
+    """The same of images that were given; those that were `prepared` here may be dark.
+
+    Raises:
+        UsageError: they are too few, or cannot be images in [-1, 1].
+    """
     if len(images) < FEWEST:
         raise UsageError(
-            f"calibration must have at least {FEWEST} images; got {len(images)}"
+            f"{argument} must have at least {FEWEST} images; got {len(images)}"
         )
     low, high = float(images.min()), float(images.max())
     if high - low <= HALF_THE_RANGE:
-        problem = f"{what}; got numbers from {low:.3g} to {high:.3g} only"
-        if pictures.recipe is None:
+        problem = (
+            f"{argument} must be images as the network was trained on, scaled to "
+            f"[-1, 1]; got numbers from {low:.3g} to {high:.3g} only"
+        )
+        if not prepared:
             raise UsageError(problem)
-        warnings.warn(problem, stacklevel=3)  # prepared here, so that they are dark
+        warnings.warn(problem, stacklevel=4)
 
 
 def _evenly(count: int, most: int) -> list[int]:
@@ -95,16 +105,24 @@ def _evenly(count: int, most: int) -> list[int]:
     )
 
 
+def training_images(splits: Splits) -> np.ndarray:
+    """Those that calibrate, evenly from the first to the last.
+
+    >>> training_images(load_data("digits", resolution=48)).shape
+    (128, 48, 48, 3)
+    """
+    return np.stack(splits.images("train", _evenly(splits.num_train, CALIBRATION)))
+
+
 def pictures_of(splits: Splits, proof: str = "test") -> Pictures:
     """Training images to calibrate with, and those of another split for the proof."""
-    train = _evenly(splits.num_train, CALIBRATION)
     seen = _evenly(splits.counts[proof], PROOF)
     labels = None  # whether the best of several is right says little
     if not splits.multi_label:
         labels = np.array(splits.labels(proof, seen), "int64")
     split = "validation" if splits.test_is_validation else proof
     return Pictures(
-        np.stack(splits.images("train", train)),
+        training_images(splits),
         np.stack(splits.images(proof, seen)),
         labels,
         f"{splits.source} ({split} split)",

@@ -1,4 +1,4 @@
-"""The recipe at work: optimizer, schedule, batch norm, averages, train, evaluate."""
+"""The recipe at work: optimizer, schedule, batch norm, averages, train."""
 
 from keras_mobilenets.errors import UsageError as _UsageError
 from keras_mobilenets.startup import other_backend as _other_backend
@@ -12,12 +12,9 @@ from keras_mobilenets.training.checkpoint import (
 )
 from keras_mobilenets.training.checkpoint import save_checkpoint as save_checkpoint
 from keras_mobilenets.training.compiling import compile as compile
-from keras_mobilenets.training.evaluation import evaluate as evaluate
-from keras_mobilenets.training.exporting import export as export
 from keras_mobilenets.training.fitting import Run as Run
 from keras_mobilenets.training.fitting import train as train
 from keras_mobilenets.training.optimizer import RMSprop as RMSprop
-from keras_mobilenets.training.prediction import predict as predict
 from keras_mobilenets.training.preflight import check_scale as check_scale
 from keras_mobilenets.training.preflight import preflight as preflight
 from keras_mobilenets.training.recalibration import recalibrate as recalibrate

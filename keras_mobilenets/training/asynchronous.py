@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from keras_mobilenets.data import Splits
 from keras_mobilenets.training.counting import Counting
-from keras_mobilenets.training.inference import Measure, make_measure
+from keras_mobilenets.training.measuring import Measure, make_measure
 
 ROUND = 20  # steps of each worker between two looks at the run
 

@@ -21,7 +21,7 @@ from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.settings import Settings
 from keras_mobilenets.training.counting import counting
 from keras_mobilenets.training.distribution import is_asynchronous, is_multi_worker
-from keras_mobilenets.training.inference import make_measure
+from keras_mobilenets.training.measuring import make_measure
 from keras_mobilenets.training.outputs import backwards
 
 Forward = Callable[..., tf.Tensor]  # (images or features, training) -> outputs

@@ -36,8 +36,8 @@ from keras_mobilenets.training.distribution import (
     is_chief,
 )
 from keras_mobilenets.training.features import keep_features, resting_epochs
-from keras_mobilenets.training.inference import Measure, make_measure
 from keras_mobilenets.training.interruption import SharedStop
+from keras_mobilenets.training.measuring import Measure, make_measure
 from keras_mobilenets.training.position import Position
 from keras_mobilenets.training.preflight import preflight
 from keras_mobilenets.training.recalibration import recalibrate

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from keras_mobilenets.architecture import Layer, cost, make_plan, plan_cost
+from keras_mobilenets.errors import UsageError
 from tests.data import read
 
 RECOMPUTED = read("recomputed_costs")
@@ -235,3 +236,78 @@ def test_all_points_in_a_tenth_of_a_second():
         return time.process_time() - start
 
     assert min(seconds() for _ in range(5)) < 0.1
+
+
+# in + out + (expanded in + expanded out) / n at 16 bit, in thousands of bytes, counted
+# by another program; 32 channels in 5 and in 6 groups: the largest has 7 and 6.
+SPLITS = {
+    (1.0, 224): {1: 3562.5, 2: 2057.2, 3: 1555.5, 4: 1404.9, 96: 1229.3},
+    (0.35, 96): {1: 322.6, 2: 184.3, 3: 138.2, 4: 129.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "splits", "kilobytes"),
+    [(n, s, kb) for n, counted in SPLITS.items() for s, kb in counted.items()],
+)
+def test_memory_in_splits(network, splits, kilobytes):
+    alpha, resolution = network
+    ours = cost(
+        alpha=alpha, resolution=resolution, bytes_per_element=2, splits=splits
+    ).peak_memory
+    assert ours / 1000 == pytest.approx(kilobytes, abs=0.06)
+
+
+def test_the_largest_of_unequal_groups_counts():
+    # block_1 at 112 pixels: 32 read, 16 written, 7 of the 32 depthwise ones at a time
+    by_hand = 2 * 112 * 112 * (32 + 16 + 7)
+    assert cost(bytes_per_element=2, splits=5).peak_memory == by_hand
+    rows = {row.name: row.memory for row in cost(splits=7).layers}
+    # block_2: 16 at 112 pixels, 24 at 56, and 14 of 96 at both
+    by_hand = 4 * (112**2 * (16 + 14) + 56**2 * (24 + 14))
+    parts = ("expand", "depthwise", "project")
+    assert [rows[f"block_2_{part}"] for part in parts] == [by_hand] * 3
+    plain = {row.name: row.memory for row in cost().layers}
+    assert (rows["stem"], rows["top"]) == (plain["stem"], plain["top"])
+
+
+def test_the_stem_remains():
+    price = cost(alpha=0.35, resolution=96, bytes_per_element=2, splits=16)
+    rows = {row.name: row.memory for row in price.layers}
+    assert rows["block_1_project"] == 2 * 48 * 48 * (16 + 8 + 1)
+    assert price.peak_memory == rows["stem"] == 2 * (96 * 96 * 3 + 48 * 48 * 16)
+
+
+def test_splits_change_memory_alone():
+    plain, split = (
+        cost(alpha=0.5, resolution=(97, 160), splits=splits) for splits in (None, 3)
+    )
+    assert split[:3] == plain[:3]
+    assert split.peak_memory < plain.peak_memory
+    assert [row[:4] for row in split.layers] == [row[:4] for row in plain.layers]
+
+
+def test_more_splits_than_channels_are_one_channel_each():
+    assert cost(splits=10**6) == cost(splits=960)
+
+
+def test_splits_that_need_no_expansion_or_no_shortcut():
+    for variant in ({"shortcut": "none"}, {"linear_bottleneck": False}):
+        assert cost(splits=4, **variant).peak_memory == cost(splits=4).peak_memory
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"splits": 0}, "splits must be a whole number of at least 1; got 0"),
+        ({"splits": 2.5}, "splits must be a whole number .* got 2.5"),
+        ({"splits": True}, "splits must be a whole number .* got True"),
+        ({"splits": "2"}, "splits must be a whole number .* got '2'"),
+        ({"splits": 2, "name": "mobilenet_v1"}, "splits is of bottlenecks that expand"),
+        ({"splits": 2, "expansion": 1}, "splits is of bottlenecks that expand"),
+        ({"splits": 2, "shortcut": "expansion"}, "got shortcut='expansion'"),
+    ],
+)
+def test_splits_that_are_refused(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        cost(**arguments)

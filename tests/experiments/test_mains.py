@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from experiments import finetuning, report, rounding, search_oracles, shuffling
-from experiments.benchmarks import contenders, features, pipeline, search, training
+from experiments.benchmarks import (
+    contenders,
+    deploy,
+    features,
+    pipeline,
+    search,
+    training,
+)
 from keras_mobilenets.tuning import isolation, runner, searching
 from tests.tuning.misbehaving import score_without_training
 
@@ -117,6 +124,25 @@ def test_training_speed(run, monkeypatch):
     for figures in case.values():
         assert figures["steps"] == 1
         assert figures["first_step_s"] > figures["step_s"] > 0
+
+
+def test_forms_of_a_network(run):
+    network = {"model": "mobilenet_v1", "alpha": 0.25, "resolution": 32}
+    forms = ("keras", "fused", "float32", "int8")
+    found = run(
+        deploy, "--seconds", "0.01", "--batches", "1",
+        CASES=[network | {"shallow": True, "forms": forms}],
+    )  # fmt: skip
+    (case,) = found.values()
+    assert tuple(row["form"] for row in case["rows"]) == forms
+    assert [bar["ratio"] for bar in case["bars"]] == [
+        "int8 / float32",
+        "float32 / keras",
+        "fused / keras",
+    ]
+    times = {row["form"]: row["least_ms"] for row in case["rows"]}
+    expected = pytest.approx(times["int8"] / times["float32"], abs=1e-3)
+    assert case["bars"][0]["by_least"] == expected
 
 
 def test_an_epoch_on_features(run):

@@ -1,15 +1,18 @@
 import importlib
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 import experiments
+from experiments import v2_table_1
 from experiments.report import compare, format_table
 from tests.data import read
 
 PRINTED = read("paper_costs")
+RECOMPUTED = read("recomputed_costs")["mobilenet_v1"]
 TABLES = {
     name: importlib.import_module(f"experiments.{name}")
     for name in experiments.COST_TABLES
@@ -59,6 +62,27 @@ def test_every_row_agrees_or_names_an_erratum(row):
         ("v1_table_1", {("row 18", "layer"), ("all, row 18 s2", "mult-adds (M)")}),
         ("v1_table_2", {("Conv 3x3", "mult-adds (%)")}),
         ("v1_table_4", {("Conv MobileNet", "mult-adds (M)")}),
+        ("v1_table_10", {("1.0 MobileNet-224", "mult-adds (M)")}),
+        ("v1_table_11", {("PlaNet MobileNet", "mult-adds (M)")}),
+        (
+            "v1_table_12",
+            {
+                ("0.25 MobileNet-224", "mult-adds (M)"),
+                ("0.25 MobileNet-128", "mult-adds (M)"),
+            },
+        ),
+        (
+            "v1_table_14",
+            {
+                ("row 1: 1.0 MobileNet-160", "mult-adds (M)"),
+                ("row 3: 0.75 MobileNet-128", "mult-adds (M)"),
+                ("row 4: 0.75 MobileNet-128", "mult-adds (M)"),
+            },
+        ),
+        (
+            "v2_table_1",
+            {("t = 1", "layers"), ("all, t = 1 with row 1", "mult-adds (M)")},
+        ),
         ("v2_table_2", {("bottlenecks", "in the text")}),
         (
             "v2_table_3",
@@ -97,6 +121,10 @@ def test_errata(name, errata):
         ("v1_table_3", "rho=0.714", "mult-adds (M)", 15.0912),
         ("v1_table_4", "Conv MobileNet", "mult-adds (M)", 4867.293),
         ("v1_table_4", "Conv MobileNet, no classifier", "mult-adds (M)", 4866.269),
+        ("v1_table_11", "PlaNet MobileNet", "mult-adds (G)", 0.577706),
+        ("v1_table_14", "row 3 as 0.75 MobileNet-160", "mult-adds (M)", 165.629),
+        ("v2_table_1", "t = 1", "layers", 2),
+        ("v2_table_1", "all, t = 1 with row 1", "mult-adds (M)", 313.619),
         ("v2_table_2", "bottlenecks", "in the text", 17),
         ("v2_table_3", "14x14", "mobilenet_v2 channels", 96),
         ("v2_table_3", "7x7", "mobilenet_v1 kB", 100.352),
@@ -113,6 +141,51 @@ def test_what_decides(name, row, quantity, ours):
     assert found == pytest.approx(ours, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "classes"), [("v1_table_10", 120), ("v1_table_12", 0), ("v1_table_14", 0)]
+)
+def test_other_classifiers_to_the_unit(name, classes):
+    """From the counts with 1,001 classes; without any, the body alone."""
+    counted = {
+        (alpha, resolution): (macs, kernels)
+        for alpha, resolution, macs, kernels, *_ in RECOMPUTED["rows"]
+    }
+    compared = 0
+    for row in TABLES[name].rows():
+        which = re.search(r"([\d.]+) MobileNet-(\d+)$", row["row"])
+        if not which or row["ours"] is None:
+            continue
+        alpha, resolution = float(which[1]), int(which[2])
+        macs, kernels = counted[alpha, resolution]
+        width = int(1024 * alpha)
+        ours = {
+            "mult-adds (M)": macs - width * (1001 - classes),
+            "params (M)": kernels - (width + 1) * (1001 - classes),
+        }[row["quantity"]]
+        assert row["ours"] == ours / 1e6
+        compared += 1
+    assert compared == {"v1_table_10": 8, "v1_table_12": 12, "v1_table_14": 5}[name]
+
+
+def test_what_cannot_be_had_says_why():
+    for name in ("v1_table_10", "v1_table_11", "v1_table_12", "v1_table_14"):
+        for row in TABLES[name].rows():
+            if row["ours"] is None and "%" in row["quantity"]:
+                assert row["note"].startswith("no training here: ")
+
+
+def test_v2_table_1_is_read_back_from_the_blocks():
+    """A block that is not as the others leaves no expression, or another."""
+    plan = v2_table_1.make_plan(resolution=v2_table_1.RESOLUTION)
+    assert v2_table_1.printed_plan(plan) == list(v2_table_1.PAPER)
+    with_relu = v2_table_1.make_plan(resolution=(256, 192), linear_bottleneck=False)
+    assert v2_table_1.printed_plan(with_relu)[2][1] == "1x1 conv2d, ReLU6"
+    with pytest.raises(ValueError, match="unpack"):
+        v2_table_1.printed_plan(
+            v2_table_1.make_plan(resolution=(256, 192), expansion=4)
+        )
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_results_are_current(name):
     kept = json.loads((FOLDER / "results" / f"{name}.json").read_text())
@@ -123,7 +196,7 @@ def test_results_are_current(name):
 def test_every_cost_table_is_listed():
     files = {path.stem for path in FOLDER.glob("v?_table_*.py")}
     assert set(experiments.COST_TABLES) <= files
-    assert len(experiments.COST_TABLES) == 12
+    assert len(experiments.COST_TABLES) == 17
 
 
 @pytest.mark.parametrize(

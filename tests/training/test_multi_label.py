@@ -330,3 +330,26 @@ def test_f1_of_labels_that_nobody_has():
     assert mean_f1(nothing, nothing, nothing) == 0
     right, said, has = np.array([[1, 0, 0], [2, 0, 1], [2, 0, 0]])
     assert mean_f1(right, said, has) == 0.25, "the mean of 0.5 and 0"
+
+
+@pytest.mark.parametrize("fine_tune", [None, 1])
+def test_a_file_says_the_labels(trained, report, tmp_path, fine_tune):
+    """Of 8 bits, calibrated or fine-tuned, in the place of the run's model."""
+    path = tmp_path / "labels.tflite"
+    exported = km.export(
+        trained, path, quantization="int8", fine_tune=fine_tune, verbose=False
+    )
+    assert exported["squashing"] == "sigmoid"
+    assert exported["operations"]["LOGISTIC"] == 1
+    assert exported["proof"]["source"].endswith("(test split)")
+    assert "accuracy" not in exported["proof"]
+    result = km.evaluate(trained, model=path, verbose=False)
+    for figure in ("binary_accuracy", "f1_score"):
+        assert result[figure] == pytest.approx(report["test"][figure], abs=0.05)
+    assert result["loss"] == pytest.approx(report["test"]["loss"], abs=0.03)
+    assert result["loss"] != report["test"]["loss"]
+    if fine_tune:
+        figures = exported["fine_tuning"]["validation"]
+        assert figures["float32"]["f1_score"] == report["validation"]["f1_score"]
+        least = min(figures["calibrated"]["divergence"], 0.001)
+        assert figures["fine_tuned"]["divergence"] <= least

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_mobilenets.inference.tally import MISTAKES, counted, share
 from keras_mobilenets.training.counting import THRESHOLD, mean_f1
-from keras_mobilenets.training.tally import MISTAKES, counted, share
 
 # What is known of an image, before what it has and what it is said to have: its number
 # in the split, the binary cross entropy, and its weight: 0 for filling.

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_mobilenets.data import Splits
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.training import label_tally, tally
+from keras_mobilenets.inference import label_tally, tally
 from keras_mobilenets.training.distribution import distribute
 
 

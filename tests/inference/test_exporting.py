@@ -53,6 +53,29 @@ def test_predict_by_a_file_alone(exported, tmp_path):
         assert ours["probabilities"] == pytest.approx(expected, abs=0.05)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model"])
+def test_other_formats_answer_for_a_run(run, tmp_path, name):
+    path = tmp_path / name
+    report = km.export(run.workdir, path)
+    assert report["proof"]["accuracy"] == report["proof"]["keras_accuracy"]
+    result = km.evaluate(run.workdir, model=path, verbose=False)
+    keras = km.evaluate(run.workdir, verbose=False)
+    assert result["accuracy"] == keras["accuracy"]
+    assert result["loss"] == pytest.approx(keras["loss"], abs=1e-5)
+    samples = run.workdir / "samples"
+    alone = km.predict(samples, model=path)
+    for ours, theirs in zip(alone, km.predict(samples, run.workdir), strict=True):
+        assert ours["classes"] == theirs["classes"]
+        assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=1e-5)
+
+
+def test_a_run_or_its_own_file_is_not_what_was_exported(run):
+    samples = run.workdir / "samples"
+    for model, fix in ((run.workdir, "give a run"), ("model.keras", "give the run")):
+        with pytest.raises(km.UsageError, match=f"{fix}.* as workdir"):
+            km.predict(samples, model=run.workdir / model)
+
+
 def test_a_file_that_does_not_say_how(exported, tmp_path):
     """Of a model without its data: a run says how images are prepared."""
     run, _ = exported

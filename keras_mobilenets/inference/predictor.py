@@ -13,13 +13,12 @@ from keras_mobilenets.architecture.arguments import check_name
 from keras_mobilenets.architecture.shapes import Resolution, as_resolution
 from keras_mobilenets.deploy import read_classifier
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.inference.run_data import check_fits
 from keras_mobilenets.models.pretrained import build_pretrained
 from keras_mobilenets.models.weights.imagenet import imagenet_names
 from keras_mobilenets.recipe import Recipe, get_recipe
 from keras_mobilenets.settings import AUTHORS
-from keras_mobilenets.storage import check_path
-from keras_mobilenets.training.inference import load_run_model
-from keras_mobilenets.training.run_data import check_fits
+from keras_mobilenets.training.measuring import load_run_model
 from keras_mobilenets.training.workdir import find_finished, read_report
 from keras_mobilenets.weight_files import find_weights
 
@@ -93,12 +92,12 @@ def of_weights(
 
 
 def of_file(path: Any, workdir: str | os.PathLike[str] | None) -> Predictor:
-    """A .tflite file, which knows how images are prepared unless a run is to say it.
+    """An exported file, which knows how images are prepared unless a run is to say it.
 
     Raises:
         UsageError: it is none, is not of that run, or nobody knows.
     """
-    file = read_classifier(check_path("model", path), os.cpu_count() or 1)
+    file = read_classifier(path, os.cpu_count() or 1)
     recipe = file.recipe
     if workdir is not None:
         settings, report = read_report(find_finished(workdir))

@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics
 
 from keras_mobilenets.errors import UsageError
-from keras_mobilenets.training.tally import BINS, COLUMNS, MISTAKES, Tally
+from keras_mobilenets.inference.tally import BINS, COLUMNS, MISTAKES, Tally
 
 
 def rows_for(labels, scores, weights=None, first=0):

@@ -27,11 +27,11 @@ from keras_mobilenets.data import load_image
 from keras_mobilenets.data.layout import HARMLESS, find_images, sentence
 from keras_mobilenets.errors import UsageError
 from keras_mobilenets.given import JOINT
+from keras_mobilenets.inference.predictor import Predictor, find_predictor
 from keras_mobilenets.recipe import Recipe
 from keras_mobilenets.storage import check_new_file, check_path
 from keras_mobilenets.text import printable
 from keras_mobilenets.training.counting import THRESHOLD
-from keras_mobilenets.training.predictor import Predictor, find_predictor
 
 TOP = 3  # classes shown of an image
 BATCH = 32  # images that go through the network at once
@@ -63,7 +63,7 @@ def predict(
         images: a path, or several: of files, of folders (all images in them, also in
             folders inside), or patterns such as "photos/*.jpg".
         workdir: of `train`; by default the newest run in `runs`.
-        model: a .tflite file that `export` wrote, which needs no run: it knows its
+        model: a file or folder that `export` wrote, which needs no run: it knows its
             classes, and how images are prepared if it was exported with that. With a
             workdir, the run knows it.
         top: how many classes of each image (default 3, or all where an image may have

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_mobilenets.training.pictures import (
+from keras_mobilenets.inference.pictures import (
     MATRIX_CLASSES,
     PAIRS,
     draw_confusion,
     draw_mistakes,
     draw_reliability,
 )
-from keras_mobilenets.training.tally import Tally
+from keras_mobilenets.inference.tally import Tally
 from tests.training.test_tally import draw, rows_for
 
 

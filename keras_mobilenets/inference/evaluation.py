@@ -16,18 +16,18 @@ from keras_mobilenets.architecture.arguments import check_choice, check_flag
 from keras_mobilenets.data import Splits
 from keras_mobilenets.deploy import Classifier, read_classifier
 from keras_mobilenets.errors import UsageError
+from keras_mobilenets.inference import pictures
+from keras_mobilenets.inference.answers import tally_answers
+from keras_mobilenets.inference.label_tally import LabelTally
+from keras_mobilenets.inference.run_data import check_fits, load_run_data
+from keras_mobilenets.inference.tally import Tally
 from keras_mobilenets.storage import check_path
-from keras_mobilenets.training import pictures
-from keras_mobilenets.training.answers import tally_answers
 from keras_mobilenets.training.compiling import TOP_5_FROM
 from keras_mobilenets.training.counting import THRESHOLD
 from keras_mobilenets.training.distribution import is_asynchronous, is_chief
-from keras_mobilenets.training.inference import load_run_model
 from keras_mobilenets.training.interruption import watching_workers
-from keras_mobilenets.training.label_tally import LabelTally
-from keras_mobilenets.training.run_data import check_fits, load_run_data
+from keras_mobilenets.training.measuring import load_run_model
 from keras_mobilenets.training.strategies import make_strategy
-from keras_mobilenets.training.tally import Tally
 from keras_mobilenets.training.workdir import (
     check_new,
     find_finished,
@@ -56,7 +56,7 @@ def evaluate(
 
     Args:
         workdir: of `train`; by default the newest run in `runs`.
-        model: a .tflite file that `export` wrote, which answers in the place of the
+        model: a file or folder that `export` wrote, which answers in the place of the
             run's own model; on one device.
         data: another source with the same classes; by default the run's own, which is
             to be passed again if it was in memory.
@@ -109,7 +109,7 @@ def evaluate(
         classifier = read_classifier(model, os.cpu_count() or 1)
         check_fits(classifier, model, settings, stored)
         if strategy not in ("auto", "none") or cpu_replicas is not None:
-            raise UsageError("strategy is for Keras models; got it with a .tflite file")
+            raise UsageError("strategy is for Keras models; got it with a file")
         strategy = "none"
     strategy = make_strategy(strategy, cpu_replicas)
     if is_asynchronous(strategy):
