@@ -46,8 +46,8 @@ def learn(
 
     It is left as it was after the best epoch, which may be none: numbers that steps too
     long have spoiled are cut off at the ends of ranges, and no loss shows it. The
-    divergence of its
-    answers (Kullback and Leibler's, in nats) is 0 where they are the network's.
+    divergence of its answers (Kullback and Leibler's, in nats) is 0 where they are the
+    network's.
 
     Raises:
         UsageError: the network gives what is no number.
