@@ -10,6 +10,7 @@ from PIL import Image
 from sklearn import metrics
 
 import keras_mobilenets as km
+from keras_mobilenets.inference import evaluation, run_data
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_what_has_broken_since_does_not_count(run, folder, tmp_path, monkeypatch
     """And does not shift the numbers of what comes after it."""
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    load = km.training.run_data.load_data
+    load = run_data.load_data
     broken = sorted((copy / "test" / "0").iterdir())[0]
 
     def load_and_break(*args, **options):
@@ -191,7 +192,7 @@ def test_what_has_broken_since_does_not_count(run, folder, tmp_path, monkeypatch
         return found
 
     before = km.evaluate(run.workdir, data=copy, verbose=False)
-    monkeypatch.setattr(km.training.run_data, "load_data", load_and_break)
+    monkeypatch.setattr(run_data, "load_data", load_and_break)
     with pytest.warns(UserWarning, match="cannot be read as images"):
         after = km.evaluate(run.workdir, data=copy, verbose=False)
     assert after["images"] == before["images"] - 1
@@ -250,7 +251,7 @@ def test_a_report_is_whole_or_not_there(run, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(km.training.evaluation.storage, "write_json", fail)
+    monkeypatch.setattr(evaluation.storage, "write_json", fail)
     with pytest.raises(OSError, match="No space"):
         km.evaluate(run.workdir, report=tmp_path / "new" / "report", verbose=False)
     assert not list(tmp_path.iterdir())
@@ -258,7 +259,7 @@ def test_a_report_is_whole_or_not_there(run, tmp_path, monkeypatch):
 
 def test_top5_from_100_classes_on(run, splits, monkeypatch):
     assert "top5" not in km.evaluate(run.workdir, verbose=False)
-    monkeypatch.setattr(km.training.evaluation, "TOP_5_FROM", 10)
+    monkeypatch.setattr(evaluation, "TOP_5_FROM", 10)
     top5 = km.evaluate(run.workdir, verbose=False)["top5"]
     images, labels = once(splits.test)
     scores = run.model.predict(images, verbose=0)

@@ -10,7 +10,7 @@ from keras_mobilenets.inference.pictures import (
     draw_reliability,
 )
 from keras_mobilenets.inference.tally import Tally
-from tests.training.test_tally import draw, rows_for
+from tests.inference.test_tally import draw, rows_for
 
 
 def result_of(names, images=500, labels=None):

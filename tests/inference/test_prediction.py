@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import keras_mobilenets as km
+from keras_mobilenets.inference import prediction
 
 
 def test_predict_is_the_models_answer(run):
@@ -107,14 +108,14 @@ def test_many_images_in_batches_are_the_same(run, photos, monkeypatch):
     with pytest.warns(UserWarning, match="1 of 4 images cannot be read"):
         once = km.predict(names, run.workdir)
     sizes = []
-    answer = km.training.prediction._answers
+    answer = prediction._answers
 
     def answers(model, batch):
         sizes.append(len(batch))
         return answer(model, batch)
 
-    monkeypatch.setattr(km.training.prediction, "BATCH", 3)
-    monkeypatch.setattr(km.training.prediction, "_answers", answers)
+    monkeypatch.setattr(prediction, "BATCH", 3)
+    monkeypatch.setattr(prediction, "_answers", answers)
     with pytest.warns(UserWarning, match="3 of 12 images"):
         many = km.predict(names * 3, run.workdir, verbose=False)
     assert sizes == [3] * 4
@@ -179,7 +180,7 @@ def test_csv_is_what_is_returned(run, photos, monkeypatch):
     ],
 )
 def test_a_class_is_no_formula(name, cell):
-    assert km.training.prediction._name(name) == cell
+    assert prediction._name(name) == cell
 
 
 @pytest.mark.parametrize(
