@@ -269,6 +269,14 @@ def test_the_command_line_has_a_status_of_its_own(run, folder, tmp_path, capsys)
     assert "Traceback" not in error
 
 
+def steps_in(checkpoints: pathlib.Path) -> set[str]:
+    """Of checkpoints; a run that ends takes their folder away at any moment."""
+    try:
+        return {name for name in os.listdir(checkpoints) if name.startswith("step-")}
+    except FileNotFoundError:
+        return set()
+
+
 def kill(
     arguments: list[str], checkpoints: pathlib.Path, seed: int, of_group: bool
 ) -> bool:
@@ -279,9 +287,9 @@ def kill(
     """
     chance = random.Random(seed)
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
-    before = set(checkpoints.glob("step-*"))
+    before = steps_in(checkpoints)
     while process.poll() is None:
-        if set(checkpoints.glob("step-*")) - before:
+        if steps_in(checkpoints) - before:
             time.sleep(chance.random() * 0.3)
             target = process.pid
             if of_group:
