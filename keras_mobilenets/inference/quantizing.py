@@ -45,7 +45,8 @@ def fine_tune_quantized(
     `km.export(..., quantization="int8")` writes its file with the ranges that it has
     learned. It begins as calibration with bias correction leaves it, and is given back
     as it was after the epoch in which its answers for the validation split were nearest
-    to those of the network in float32. On one device; the same every time on a CPU.
+    to those of the network in float32. On one device; of a run, or of `Splits` that
+    nothing has read yet, the same every time on a CPU.
 
     Args:
         model: a Keras model that classifies images; or the directory of a finished run,
